@@ -1,0 +1,189 @@
+"""Every config key there is, with its default value and one comment; a config file holds only differences."""
+
+from unihap.config.load import CfgNode
+
+CN = CfgNode
+
+_C = CfgNode()
+
+# Folder of this run: config.yaml, metrics.jsonl, results.json, checkpoints/, visualizations/
+_C.OUTPUT_DIR = "./output"
+# Seed of the weights, of the sample order and of every augmentation
+_C.SEED = 0
+
+# ---------------------------------------------------------------------------------------------------- model
+_C.MODEL = CN()
+# Checkpoint or converted encoder to start from; "" starts from random weights
+_C.MODEL.WEIGHTS = ""
+
+_C.MODEL.ENCODER = CN()
+# A name of ENCODERS or any plain timm ViT
+_C.MODEL.ENCODER.NAME = "vit_base_patch16"
+# (rows, columns) of the learned position table, resized to the token grid of each input
+_C.MODEL.ENCODER.POSITION_GRID = [84, 84]
+# Stochastic depth rate of the last block; it grows linearly from 0 at the first
+_C.MODEL.ENCODER.DROP_PATH = 0.2
+
+_C.MODEL.DECODER = CN()
+# Channels of a query
+_C.MODEL.DECODER.WIDTH = 256
+# Attention heads
+_C.MODEL.DECODER.HEADS = 8
+# Decoder layers
+_C.MODEL.DECODER.LAYERS = 9
+# Hidden channels of the feed-forward networks
+_C.MODEL.DECODER.FEEDFORWARD = 2048
+
+# Learned anchors of a detection task
+_C.MODEL.NUM_ANCHORS = 300
+# Patterns that meet every anchor of a detection task
+_C.MODEL.NUM_PATTERNS = 3
+# Queries of a ReID task, concatenated to one descriptor
+_C.MODEL.NUM_FEATURE_QUERIES = 6
+
+# ------------------------------------------------------------------------------------------------- training
+_C.TRAIN = CN()
+# joint | pretrain | finetune | prompt
+_C.TRAIN.MODE = "joint"
+# Tasks to train, in rank order
+_C.TRAIN.TASKS = []
+# auto (bfloat16 where the device has it, else float32) | float32 | float64
+_C.TRAIN.PRECISION = "auto"
+# Iterations between checkpoints
+_C.TRAIN.CHECKPOINT_PERIOD = 1000
+# Newest checkpoints that are kept
+_C.TRAIN.KEEP_CHECKPOINTS = 2
+# Iterations between lines of metrics.jsonl
+_C.TRAIN.LOG_PERIOD = 10
+# Whether to log the loss terms of every supervised layer and not of their sum alone
+_C.TRAIN.LOG_LAYERS = False
+# Whether to evaluate TEST.TASKS after the last iteration
+_C.TRAIN.EVAL_AT_END = True
+
+# ----------------------------------------------------------------------------------------------- evaluation
+_C.TEST = CN()
+# Tasks to evaluate; [] means TRAIN.TASKS
+_C.TEST.TASKS = []
+# Whether to average with the horizontally flipped image where the task allows it
+_C.TEST.FLIP = True
+# fixed | release: how a pose result's score is made of box score, heatmap and probability
+_C.TEST.POSE_RESCORE = "fixed"
+# Lowest score of a reported person box
+_C.TEST.DETECTION_SCORE = 0.05
+# Images in the picture sheet of every evaluated dataset; 0 draws none
+_C.TEST.VISUALIZE = 16
+
+# ----------------------------------------------------------------------------------------------------- data
+_C.DATA = CN()
+# Root of the datasets; "" means $UNIHAP_DATASETS, $DETECTRON2_DATASETS or ./datasets, the first that is set
+_C.DATA.ROOT = ""
+# Worker processes of a data loader
+_C.DATA.NUM_WORKERS = 4
+# error | skip: what to do with an image that cannot be read
+_C.DATA.ON_BAD_IMAGE = "error"
+# Records taken from every dataset; 0 takes all
+_C.DATA.MAX_RECORDS = 0
+
+# --------------------------------------------------------------------------------------------- optimization
+_C.SOLVER = CN()
+# adafactor | adamw
+_C.SOLVER.OPTIMIZER = "adafactor"
+# Learning rate after the warm-up
+_C.SOLVER.BASE_LR = 1e-3
+# Learning rate of the first iteration
+_C.SOLVER.WARMUP_LR = 1e-5
+# Iterations of linear warm-up
+_C.SOLVER.WARMUP_ITERATIONS = 1500
+# Iterations of the whole run
+_C.SOLVER.MAX_ITERATIONS = 104816
+# Decoupled weight decay
+_C.SOLVER.WEIGHT_DECAY = 0.05
+# Decay of the first moment
+_C.SOLVER.BETA1 = 0.9
+# Decay of the second moment
+_C.SOLVER.BETA2 = 0.999
+# Learning rate of an encoder block relative to the block above it
+_C.SOLVER.LAYER_DECAY = 0.75
+# corrected | release: the exponents of LAYER_DECAY
+_C.SOLVER.LAYER_DECAY_RULE = "corrected"
+# Largest norm of the whole gradient; 0 does not clip
+_C.SOLVER.CLIP_GRADIENT_NORM = 0.0
+
+# --------------------------------------------------------------------------------------------------- losses
+_C.LOSS = CN()
+_C.LOSS.REID = CN()
+# Weight of the cross entropy over identities
+_C.LOSS.REID.IDENTITY = 1.0
+# Weight of the hard triplet loss
+_C.LOSS.REID.TRIPLET = 1.0
+
+_C.LOSS.ATTRIBUTES = CN()
+# Weight of the binary cross entropy of every attribute
+_C.LOSS.ATTRIBUTES.PROBABILITY = 1.0
+
+_C.LOSS.PARSING = CN()
+# Weight of the presence of every class
+_C.LOSS.PARSING.PROBABILITY = 0.25
+# Weight of the point-wise binary cross entropy of masks
+_C.LOSS.PARSING.MASK = 5.0
+# Weight of the dice loss of masks
+_C.LOSS.PARSING.DICE = 5.0
+# Points of a mask at which its losses are taken
+_C.LOSS.PARSING.NUM_POINTS = 12544
+# ignore | release: whether unlabelled pixels are left out of the mask losses or count as background
+_C.LOSS.PARSING.IGNORED_PIXELS = "ignore"
+
+_C.LOSS.POSE = CN()
+# Weight of the squared error of heatmaps
+_C.LOSS.POSE.HEATMAP = 1.0
+# Weight of the presence of every keypoint
+_C.LOSS.POSE.PROBABILITY = 0.001
+
+_C.LOSS.DETECTION = CN()
+# Weight of the focal loss
+_C.LOSS.DETECTION.CLASS = 2.0
+# Weight of the L1 distance of boxes
+_C.LOSS.DETECTION.L1 = 5.0
+# Weight of the generalised IoU loss
+_C.LOSS.DETECTION.GIOU = 2.0
+
+# ---------------------------------------------------------------------------------------------------- tasks
+# One block per task, e.g. TASKS.coco_pose; every block has the keys of TASK_DEFAULTS
+_C.TASKS = CN()
+
+TASK_DEFAULTS = CfgNode()
+# Datasets to train on; [] means the task's own
+TASK_DEFAULTS.TRAIN = []
+# Datasets to evaluate on; [] means the task's own
+TASK_DEFAULTS.TEST = []
+# Processes that train this task when there is one process per GPU
+TASK_DEFAULTS.GPUS = 1
+# Samples per process and forward pass
+TASK_DEFAULTS.BATCH_SIZE = 1
+# Forward passes per iteration
+TASK_DEFAULTS.ACCUMULATE = 1
+# UniHCP's lambda in the weight rule lambda * B; 0 means the kind's value
+TASK_DEFAULTS.LAMBDA = 0.0
+# Weight of this task in the objective; 0 means the normalised rule lambda * B
+TASK_DEFAULTS.WEIGHT = 0.0
+# (height, width) of the network input in pixels; [] means the task's own
+TASK_DEFAULTS.INPUT_SIZE = []
+# Images of one person in a batch (ReID)
+TASK_DEFAULTS.IMAGES_PER_PERSON = 4
+# Training identities (ReID); 0 counts them
+TASK_DEFAULTS.NUM_IDENTITIES = 0
+# Share of positive labels per attribute; [] computes it from the training set
+TASK_DEFAULTS.POSITIVE_RATIO = []
+# Whether to recompute the encoder's activations in the backward pass, which saves memory
+TASK_DEFAULTS.CHECKPOINT_ACTIVATIONS = False
+# Whether to augment the training samples
+TASK_DEFAULTS.AUGMENT = True
+
+# Nodes whose keys a user may invent, and the defaults of what is in them
+OPEN_NODES = {"TASKS": TASK_DEFAULTS}
+_C.declare_open(OPEN_NODES)
+
+
+def get_cfg() -> CfgNode:
+    """A fresh copy of all defaults."""
+    return _C.clone()
