@@ -1,0 +1,144 @@
+"""Top-down 2D pose: one query per keypoint, read as a heatmap and as the probability that it is there."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unihap.data.skeletons import SKELETONS
+from unihap.data.transforms import pose_transform
+from unihap.evaluation import pose as evaluation
+from unihap.losses.heatmap import heatmap_mse
+from unihap.losses.probability import weighted_bce
+from unihap.structures import Batch, Dataset, PoseLabel, Prediction, Record, Supervision, Target, TaskSpec, Unit
+from unihap.tasks.heatmap import HeatmapCodec
+from unihap.tasks.task import Criterion, Result, Row, Statistics, Task, TaskOptions, ratio_tensor, to_source
+
+STRIDE = 4  # input pixels per heatmap cell
+
+
+class PoseCriterion(Criterion):
+    """Squared error of the heatmaps plus weighted presence (UniHCP Eq. 11), for every supervised layer.
+
+    Args:
+        positive_ratio: (Q,) share of training people whose keypoint is labelled.
+        heatmap_weight: weight of the squared error.
+        probability_weight: weight of the presence loss.
+    """
+
+    positive_ratio: Tensor
+
+    def __init__(self, positive_ratio: Tensor, heatmap_weight: float, probability_weight: float) -> None:
+        super().__init__()
+        self.register_buffer("positive_ratio", positive_ratio)
+        self.heatmap_weight = heatmap_weight
+        self.probability_weight = probability_weight
+
+    def forward(self, predictions: Sequence[Prediction], target: Target, num_items: float) -> dict[str, Tensor]:
+        """See ``Criterion``."""
+        truth, present = target.heatmap, target.heatmap_weight
+        assert truth is not None and present is not None
+        heatmap, probability = [], []
+        for p in predictions:
+            assert p.heatmap is not None and p.logit is not None
+            heatmap.append(heatmap_mse(p.heatmap, truth, present))
+            probability.append(weighted_bce(p.logit, present, self.positive_ratio).mean())
+        return {
+            "heatmap": self.heatmap_weight * torch.stack(heatmap),
+            "probability": self.probability_weight * torch.stack(probability),
+        }
+
+
+def statistics(dataset: Dataset) -> Statistics:
+    """The share of people in whom each keypoint is labelled."""
+    visible = np.stack([cast(PoseLabel, record.label).keypoints[:, 2] > 0 for record in dataset.records])
+    return Statistics(positive_ratio=torch.from_numpy(visible.mean(0)).float())
+
+
+def decode(prediction: Prediction, batch: Batch, codec: HeatmapCodec) -> list[Result]:
+    """Keypoints (x, y, peak of the heatmap) in source pixels and the probability of each."""
+    assert prediction.heatmap is not None and prediction.logit is not None
+    points, peaks = codec.decode(prediction.heatmap.float())
+    probabilities = prediction.logit.float().sigmoid().cpu().numpy()
+    results = []
+    for xy, peak, probability, matrix in zip(
+        points.double().cpu().numpy(), peaks.cpu().numpy(), probabilities, batch.matrices, strict=True
+    ):
+        keypoints = np.concatenate([to_source(xy, matrix), peak[:, None]], axis=1)
+        results.append({"keypoints": keypoints, "probability": probability})
+    return results
+
+
+def unflip(prediction: Prediction, order: Tensor) -> Prediction:
+    """The prediction of a mirrored person, mirrored back: columns reversed, left and right exchanged."""
+    assert prediction.heatmap is not None and prediction.logit is not None
+    return Prediction(logit=prediction.logit[:, order], heatmap=prediction.heatmap[:, order].flip(-1))
+
+
+class PoseEvaluator:
+    """``unihap.evaluation.pose`` with a chosen score rule.
+
+    Args:
+        rescore: ``fixed`` or ``release``.
+    """
+
+    def __init__(self, rescore: str) -> None:
+        self.rescore = rescore
+
+    def row(self, result: Result, record: Record, dataset: Dataset) -> Row:
+        """See ``unihap.evaluation.pose.row``."""
+        return evaluation.row(result, record, dataset, rescore=self.rescore)
+
+    def summary(self, rows: list[Row], dataset: Dataset) -> dict[str, float]:
+        """See ``unihap.evaluation.pose.summary``."""
+        return evaluation.summary(rows, dataset)
+
+    def chance(self, dataset: Dataset) -> dict[str, float]:
+        """See ``unihap.evaluation.pose.chance``."""
+        return evaluation.chance(dataset)
+
+
+def pose_task(
+    name: str,
+    options: TaskOptions,
+    *,
+    skeleton: str,
+    train_datasets: tuple[str, ...] = (),
+    test_datasets: tuple[str, ...] = (),
+    main_metric: str = "AP",
+) -> Task:
+    """A pose task for one set of keypoints, a key of ``SKELETONS``."""
+    body = SKELETONS[skeleton]
+    height, width = size = options.size((256, 192))
+    codec = HeatmapCodec(size, (height // STRIDE, width // STRIDE))
+    num_keypoints = len(body.names)
+    order = torch.arange(num_keypoints)
+    for left, right in body.mirror:
+        order[[left, right]] = order[[right, left]]
+
+    def encode(label: PoseLabel, input_size: tuple[int, int]) -> dict[str, Tensor]:
+        heatmap, weight = codec.encode(label.keypoints)
+        return {"heatmap": torch.as_tensor(heatmap), "heatmap_weight": torch.as_tensor(weight)}
+
+    return Task(
+        spec=TaskSpec(name, num_keypoints, frozenset({Unit.PROBABILITY, Unit.HEATMAP}), Supervision.LAYERS_AND_QUERIES),
+        kind="pose",
+        train_datasets=train_datasets,
+        test_datasets=test_datasets,
+        loss_lambda=2000.0,
+        transform=lambda train: pose_transform(size, mirror=body.mirror, upper_body=body.upper_body, train=train),
+        encode=encode,
+        statistics=statistics,
+        criterion=lambda known, width: PoseCriterion(
+            ratio_tensor(known, num_keypoints, name),
+            options.loss_weights["HEATMAP"],
+            options.loss_weights["PROBABILITY"],
+        ),
+        decode=partial(decode, codec=codec),
+        evaluator=PoseEvaluator(options.pose_rescore),
+        main_metric=main_metric,
+        unflip=partial(unflip, order=order),
+    )
