@@ -9,12 +9,13 @@ Letters for shapes, used in every docstring:
 
 Frames: images are RGB, 0-255.  Boxes are (cx, cy, w, h) fractions of the padded network input inside the
 model and (x1, y1, x2, y2) pixels of the source image outside it.  A pixel position (x, y) names a point of
-the continuous plane in which the centre of the first pixel is (0, 0), as UDP defines it.
+the continuous plane in which the centre of the first pixel is (0, 0), as UDP defines it; a box names edges
+between pixels, so the box of a whole image is (0, 0, width, height) (see ``unihap.data.geometry``).
 """
 
 import enum
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -104,15 +105,22 @@ class Target:
 
     def to(self, device: torch.device) -> "Target":
         """A copy with every tensor on ``device``."""
-        moved: dict[str, Any] = {}
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Target":
+        """A copy in page-locked memory."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Target":
+        mapped: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Tensor):
-                value = value.to(device, non_blocking=True)
+                value = function(value)
             elif value is not None:
-                value = [v.to(device, non_blocking=True) for v in value]
-            moved[f.name] = value
-        return Target(**moved)
+                value = [function(v) for v in value]
+            mapped[f.name] = value
+        return Target(**mapped)
 
 
 # Labels: what a record says about its image, in source-image pixels.  One class per kind of task; transforms
@@ -257,6 +265,7 @@ class Sample:
             and become fractions in ``collate``, where the padded size is known.
         matrix: (2, 3) float64, maps source-image pixels (x, y, 1) to network-input pixels.
         source_size: (height, width) of the source image.
+        skipped: ids of unreadable records that this sample stands in for (training only).
     """
 
     record: Record
@@ -264,6 +273,7 @@ class Sample:
     target: dict[str, Tensor]
     matrix: np.ndarray
     source_size: tuple[int, int]
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass
@@ -278,6 +288,7 @@ class Batch:
         records: B records.
         matrices: (B, 2, 3) float64, source pixels to input pixels.
         source_sizes: B pairs (height, width).
+        skipped: ids of unreadable records; training put others in their place, evaluation left them out.
     """
 
     task: str
@@ -287,6 +298,16 @@ class Batch:
     records: list[Record]
     matrices: np.ndarray
     source_sizes: list[tuple[int, int]]
+    skipped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def pin_memory(self) -> "Batch":
+        """A copy in page-locked memory; ``DataLoader`` calls this by its name."""
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            sizes=None if self.sizes is None else self.sizes.pin_memory(),
+            target=self.target.pin_memory(),
+        )

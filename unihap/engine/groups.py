@@ -15,11 +15,16 @@ By UniHCP's rule, w_t = lambda_t * B_t / sum over tasks of lambda * B, with B_t 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from unihap.models.unihap import UniHAP
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ class Groups:
             plan.task: [p for p in range(self.num_processes) if set(plan.ranks) & set(played[p])] for plan in plans
         }
         # Every process must take part in the making of every group, in the same order.
-        self._task_group: dict[str, dist.ProcessGroup | None] = {
+        self._task_group: dict[str, Any] = {
             task: dist.new_group(members) if self.num_processes > 1 else None
             for task, members in self.task_processes.items()
         }
@@ -186,6 +191,27 @@ class Groups:
         values = values.to(communication_device())
         dist.all_reduce(values)
         return {plan.task: value for plan, value in zip(self.plans, values.tolist(), strict=True)}
+
+    def share_private(self, model: UniHAP) -> None:
+        """Gives every process the private weights of every task, from the first process that trains it."""
+        if self.num_processes == 1:
+            return
+        for plan in self.plans:
+            for tensor in model.private[plan.task].state_dict().values():
+                dist.broadcast(tensor, self.task_processes[plan.task][0])
+
+    def leads(self, task: str) -> bool:
+        """Whether this process is the first that trains ``task``."""
+        return self.task_processes[task][0] == self.process
+
+
+def gather(value: T) -> list[T] | None:
+    """The values of all processes on process 0, ``None`` elsewhere."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [value]
+    values: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(value, values)
+    return values
 
 
 def _sum_gradients(group: dist.ProcessGroup | None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:

@@ -79,7 +79,7 @@ class PositionTable(nn.Module):
         return self._resized[key]
 
     def _resize(self, grid: tuple[int, int]) -> Tensor:
-        table = self.table
+        table: Tensor = self.table
         if tuple(table.shape[-2:]) != grid:
             table = F.interpolate(table, size=grid, mode="bicubic", align_corners=False)
         return table.flatten(2).transpose(1, 2).contiguous()

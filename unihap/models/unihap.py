@@ -1,6 +1,7 @@
 """UniHAP: one encoder, one decoder and one interpreter for every task, and private queries for each."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +98,35 @@ class UniHAP(nn.Module):
         return task_forward(
             self.shared, private, images, sizes, all_layers=self.training if all_layers is None else all_layers
         )
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What must be known to make the model before its weights fit; a checkpoint's card holds it.
+
+    Attributes:
+        encoder: a key of ``ENCODERS`` or a plain timm ViT.
+        position_grid: (h, w) of the encoder's position table.
+        drop_path: stochastic depth of the encoder's last block.
+        width: decoder width C.
+        num_heads: of the decoder's attention.
+        num_layers: of the decoder.
+        feedforward: hidden width of the decoder's feed-forward networks.
+    """
+
+    encoder: str = "vit_base_patch16"
+    position_grid: tuple[int, int] = (84, 84)
+    drop_path: float = 0.2
+    width: int = 256
+    num_heads: int = 8
+    num_layers: int = 9
+    feedforward: int = 2048
+
+    def make(self, specs: Iterable[TaskSpec]) -> UniHAP:
+        """A model with random weights that serves the given tasks."""
+        encoder = Encoder(self.encoder, self.position_grid, self.drop_path)
+        decoder = Decoder(encoder.width, self.width, self.num_heads, self.num_layers, self.feedforward)
+        return UniHAP(Shared(encoder, decoder, Interpreter(encoder.width, self.width)), specs)
 
 
 def task_forward(

@@ -32,7 +32,8 @@ class AttributesCriterion(Criterion):
     def forward(self, predictions: Sequence[Prediction], target: Target, num_items: float) -> dict[str, Tensor]:
         """See ``Criterion``."""
         (p,) = predictions  # the last layer alone is supervised
-        assert p.logit is not None and target.probability is not None
+        assert p.logit is not None
+        assert target.probability is not None
         loss = weighted_bce(p.logit, target.probability, self.positive_ratio).sum(1).mean()
         return {"probability": self.weight * loss[None]}
 
@@ -75,7 +76,7 @@ def attributes_task(
         encode=encode,
         statistics=statistics,
         criterion=lambda known, width: AttributesCriterion(
-            ratio_tensor(known, num_attributes, name), options.loss_weights["PROBABILITY"]
+            ratio_tensor(known, num_attributes, name), options.loss_weights["attributes"]["probability"]
         ),
         decode=decode,
         evaluator=evaluation,

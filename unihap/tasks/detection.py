@@ -41,10 +41,12 @@ class DetectionCriterion(Criterion):
 
     def forward(self, predictions: Sequence[Prediction], target: Target, num_items: float) -> dict[str, Tensor]:
         """See ``Criterion``; ``num_items`` counts people."""
-        assert target.box is not None and target.ignore_box is not None
+        assert target.box is not None
+        assert target.ignore_box is not None
         layers = []
         for p in predictions:
-            assert p.logit is not None and p.box is not None
+            assert p.logit is not None
+            assert p.box is not None
             layers.append(
                 detection_losses(
                     p.logit,
@@ -68,7 +70,8 @@ def encode(label: DetectionLabel, input_size: tuple[int, int]) -> dict[str, Tens
 
 def decode(prediction: Prediction, batch: Batch) -> list[Result]:
     """Every query's box in source pixels and its score, best first; no non-maximum suppression."""
-    assert prediction.logit is not None and prediction.box is not None
+    assert prediction.logit is not None
+    assert prediction.box is not None
     height, width = (-(-side // STRIDE) * STRIDE for side in batch.images.shape[-2:])
     pixels = box_convert(prediction.box.double(), "cxcywh", "xyxy") * torch.tensor(
         [width, height, width, height], device=prediction.box.device
@@ -110,7 +113,7 @@ def detection_task(
 ) -> Task:
     """A detection task."""
     short, long = options.size((800, 1333))
-    weights = options.loss_weights
+    weights = options.loss_weights["detection"]
     return Task(
         spec=TaskSpec(
             name,
@@ -126,7 +129,7 @@ def detection_task(
         transform=lambda train: detection_transform(short=short, long=long, train=train),
         encode=encode,
         statistics=lambda dataset: Statistics(),
-        criterion=lambda known, width: DetectionCriterion(weights["CLASS"], weights["L1"], weights["GIOU"]),
+        criterion=lambda known, width: DetectionCriterion(weights["class"], weights["l1"], weights["giou"]),
         count_items=lambda target: sum(len(boxes) for boxes in cast(list[Tensor], target.box)),
         decode=decode,
         evaluator=DetectionEvaluator(options.detection_score),

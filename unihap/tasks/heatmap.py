@@ -34,14 +34,12 @@ def _newton_step(log_value: Tensor) -> Tensor:
     dx, dy = (right - left) / 2, (below - above) / 2
     dxx, dyy = right - 2 * middle + left, below - 2 * middle + above
     dxy = (log_value[..., 2, 2] + log_value[..., 0, 0] - right - left - below - above + 2 * middle) / 2
-    # The original adds the same small number to the diagonal before it inverts the Hessian.
-    epsilon = torch.finfo(torch.float32).eps
-    dxx, dyy = dxx + epsilon, dyy + epsilon
     determinant = dxx * dyy - dxy.square()
     step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], dim=-1) / determinant[..., None]
-    # The blur lets a value speak for its surroundings up to its radius; farther extrema are rounding errors.
-    near = (step.abs() <= BLUR_RADIUS).all(dim=-1, keepdim=True)  # False for nan and infinity too
-    return step.where(near, torch.zeros_like(step))
+    # Below the first limit the curvature is rounding noise (a Gaussian of sigma 20 cells still has 6e-6 after the
+    # blur); beyond the second the extremum lies where none of the nine values has looked.  Both are False for nan.
+    usable = (determinant.abs() > 1e-6) & (step.abs() <= BLUR_RADIUS).all(dim=-1)
+    return step.where(usable[..., None], torch.zeros_like(step))
 
 
 class HeatmapCodec:
@@ -66,8 +64,8 @@ class HeatmapCodec:
             raise ValueError(f"input size {input_size} and map size {map_size} must be at least 2 in both directions")
         if not sigma > 0:
             raise ValueError(f"sigma must be positive, got {sigma}")
-        self.input_size, self.map_size, self.sigma = input_size, map_size, sigma
         height, width = map_size
+        self.input_size, self.map_size, self.sigma = input_size, (height, width), sigma
         self.stride = np.array([(input_size[1] - 1) / (width - 1), (input_size[0] - 1) / (height - 1)])  # x, y
         self._blur_rows, self._blur_columns = _blur_matrix(height), _blur_matrix(width)
 
@@ -95,7 +93,7 @@ class HeatmapCodec:
         if lost.any():
             raise ValueError(f"position of labelled keypoints {np.flatnonzero(lost).tolist()} is not finite")
         centre = np.where(labelled[:, None], joints[:, :2], 0.0) / self.stride  # cells
-        nearest = np.trunc(centre + 0.5)  # towards 0, as the original rounds
+        nearest = np.trunc(centre + 0.5)  # outside the map this is towards 0, as in the original
         radius = int(3 * self.sigma)
         height, width = self.map_size
         inside = ((nearest + radius >= 0) & (nearest - radius <= np.array([width - 1, height - 1]))).all(axis=1)
@@ -115,7 +113,7 @@ class HeatmapCodec:
 
     @torch.no_grad()
     def decode(self, heatmap: Tensor) -> tuple[Tensor, Tensor]:
-        """Sub-pixel positions (UDP-DARK; DARK, arXiv:1910.06278, Eq. 9).
+        """Sub-pixel positions (UDP-DARK, arXiv:1911.07524 and arXiv:1910.06278).
 
         From the cell of the maximum one Newton step is taken on the logarithm of the blurred map, which for a
         Gaussian is a parabola.  Beyond the border the map is reflected for the blur and the blurred map repeats its

@@ -54,7 +54,8 @@ class ParsingCriterion(Criterion):
         present = present_classes(target.label_map, len(self.positive_ratio))
         probability, mask, dice = [], [], []
         for p in predictions:
-            assert p.heatmap is not None and p.logit is not None
+            assert p.heatmap is not None
+            assert p.logit is not None
             probability.append(weighted_bce(p.logit, present.to(p.logit.dtype), self.positive_ratio).mean())
             mask_loss, dice_loss = point_mask_losses(
                 p.heatmap,
@@ -94,7 +95,8 @@ def decode(prediction: Prediction, batch: Batch) -> list[Result]:
 
     As in the release: masks are resized to the network input, multiplied, resized to the source image, compared.
     """
-    assert prediction.heatmap is not None and prediction.logit is not None
+    assert prediction.heatmap is not None
+    assert prediction.logit is not None
     results = []
     for heatmap, logit, source_size in zip(prediction.heatmap, prediction.logit, batch.source_sizes, strict=True):
         logits = F.interpolate(
@@ -117,7 +119,7 @@ def parsing_task(
 ) -> Task:
     """A parsing task; ``mirror`` holds the pairs of left and right classes."""
     size = options.size((480, 480))
-    weights = options.loss_weights
+    weights = options.loss_weights["parsing"]
     return Task(
         spec=TaskSpec(name, num_classes, frozenset({Unit.PROBABILITY, Unit.HEATMAP}), Supervision.LAYERS_AND_QUERIES),
         kind="parsing",
@@ -129,9 +131,9 @@ def parsing_task(
         statistics=statistics,
         criterion=lambda known, width: ParsingCriterion(
             ratio_tensor(known, num_classes, name),
-            weights["PROBABILITY"],
-            weights["MASK"],
-            weights["DICE"],
+            weights["probability"],
+            weights["mask"],
+            weights["dice"],
             options.num_points,
             options.ignored_pixels,
         ),

@@ -40,10 +40,12 @@ class PoseCriterion(Criterion):
     def forward(self, predictions: Sequence[Prediction], target: Target, num_items: float) -> dict[str, Tensor]:
         """See ``Criterion``."""
         truth, present = target.heatmap, target.heatmap_weight
-        assert truth is not None and present is not None
+        assert truth is not None
+        assert present is not None
         heatmap, probability = [], []
         for p in predictions:
-            assert p.heatmap is not None and p.logit is not None
+            assert p.heatmap is not None
+            assert p.logit is not None
             heatmap.append(heatmap_mse(p.heatmap, truth, present))
             probability.append(weighted_bce(p.logit, present, self.positive_ratio).mean())
         return {
@@ -60,7 +62,8 @@ def statistics(dataset: Dataset) -> Statistics:
 
 def decode(prediction: Prediction, batch: Batch, codec: HeatmapCodec) -> list[Result]:
     """Keypoints (x, y, peak of the heatmap) in source pixels and the probability of each."""
-    assert prediction.heatmap is not None and prediction.logit is not None
+    assert prediction.heatmap is not None
+    assert prediction.logit is not None
     points, peaks = codec.decode(prediction.heatmap.float())
     probabilities = prediction.logit.float().sigmoid().cpu().numpy()
     results = []
@@ -74,7 +77,8 @@ def decode(prediction: Prediction, batch: Batch, codec: HeatmapCodec) -> list[Re
 
 def unflip(prediction: Prediction, order: Tensor) -> Prediction:
     """The prediction of a mirrored person, mirrored back: columns reversed, left and right exchanged."""
-    assert prediction.heatmap is not None and prediction.logit is not None
+    assert prediction.heatmap is not None
+    assert prediction.logit is not None
     return Prediction(logit=prediction.logit[:, order], heatmap=prediction.heatmap[:, order].flip(-1))
 
 
@@ -134,8 +138,8 @@ def pose_task(
         statistics=statistics,
         criterion=lambda known, width: PoseCriterion(
             ratio_tensor(known, num_keypoints, name),
-            options.loss_weights["HEATMAP"],
-            options.loss_weights["PROBABILITY"],
+            options.loss_weights["pose"]["heatmap"],
+            options.loss_weights["pose"]["probability"],
         ),
         decode=partial(decode, codec=codec),
         evaluator=PoseEvaluator(options.pose_rescore),

@@ -36,7 +36,9 @@ class ReIDCriterion(Criterion):
     def forward(self, predictions: Sequence[Prediction], target: Target, num_items: float) -> dict[str, Tensor]:
         """See ``Criterion``."""
         (p,) = predictions  # the last layer alone is supervised
-        assert p.feature is not None and p.normed_feature is not None and target.identity is not None
+        assert p.feature is not None
+        assert p.normed_feature is not None
+        assert target.identity is not None
         identity = F.cross_entropy(self.classifier(p.normed_feature), target.identity)
         triplet = soft_margin_triplet(p.feature, target.identity)
         return {"identity": self.identity_weight * identity[None], "triplet": self.triplet_weight * triplet[None]}
@@ -86,8 +88,8 @@ def reid_task(
         return ReIDCriterion(
             options.num_feature_queries * width,
             known.num_identities,
-            options.loss_weights["IDENTITY"],
-            options.loss_weights["TRIPLET"],
+            options.loss_weights["reid"]["identity"],
+            options.loss_weights["reid"]["triplet"],
         )
 
     return Task(

@@ -21,7 +21,7 @@ class TaskOptions:
     Attributes:
         input_size: (height, width) of the network input; for detection (short side, longest long side); () takes the
             task's own.
-        loss_weights: weight of every loss term of the kind.
+        loss_weights: weight of every loss term, by kind of task and term.
         num_feature_queries: queries of a ReID task.
         num_patterns: content queries of a detection task.
         num_anchors: anchors of a detection task.
@@ -32,7 +32,7 @@ class TaskOptions:
     """
 
     input_size: tuple[int, ...] = ()
-    loss_weights: Mapping[str, float] = field(default_factory=dict)
+    loss_weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     num_feature_queries: int = 6
     num_patterns: int = 3
     num_anchors: int = 300

@@ -1,0 +1,177 @@
+#!/usr/bin/env python
+"""Trains or evaluates unihap from a config file.
+
+Examples:
+  all five kinds of task on one CPU, in minutes
+    python tools/train_net.py --config configs/quick/joint_real.yaml
+  the same with one process per task
+    torchrun --nproc-per-node 5 tools/train_net.py --config configs/quick/joint_real.yaml
+  who would train what, and nothing else
+    python tools/train_net.py --config configs/joint/unihcp_vitb_33datasets.yaml --dry-run
+  evaluate a checkpoint
+    python tools/train_net.py --config FILE --eval-only MODEL.WEIGHTS output/checkpoints/iteration_00001000
+"""
+
+import os
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations asks the network for its version otherwise
+
+import argparse
+import datetime
+import logging
+import re
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from unihap.build import build_device, build_evaluation, build_model, build_plan, build_training, dry_run
+from unihap.config import CfgNode, get_cfg
+from unihap.data.images import BadImageError
+from unihap.engine.checkpoint import Checkpoints, load_into, read_weights, write_atomically
+from unihap.engine.evaluate import EvaluationJob, evaluate, results_table
+from unihap.engine.groups import Groups, describe
+from unihap.engine.train import Run, train
+from unihap.models.unihap import UniHAP
+
+logger = logging.getLogger("unihap")
+
+# How gloo and NCCL say that the other end of a connection is gone.
+LOST_PEER = re.compile(r"[Cc]onnection (closed|reset|refused)|Timed out|Broken pipe|NCCL", re.S)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="train_net.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", "--config-file", required=True, metavar="FILE", help="YAML file, see configs/")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and stop")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in OUTPUT_DIR")
+    parser.add_argument("--dry-run", action="store_true", help="print the config and who trains what, and stop")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config keys to change, after the file")
+    return parser.parse_args(arguments)
+
+
+def load_config(arguments: argparse.Namespace) -> CfgNode:
+    """The merged, frozen config."""
+    cfg = get_cfg()
+    cfg.merge_from_file(arguments.config)
+    cfg.merge_from_list(arguments.overrides)
+    if cfg.TRAIN.MODE != "joint":
+        raise ValueError(f"TRAIN.MODE {cfg.TRAIN.MODE!r} is not available yet; use joint")
+    cfg.freeze()
+    return cfg
+
+
+def join_processes() -> int:
+    """Meets the other processes that torchrun started, if any; returns this process's number on its machine."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        # Longer than the slowest pause between two messages (an evaluation), shorter than anybody's patience.
+        dist.init_process_group(backend, timeout=datetime.timedelta(minutes=30))
+        if dist.get_rank() != 0:
+            logging.getLogger().setLevel(logging.WARNING)
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
+    return local_rank
+
+
+def open_output(cfg: CfgNode, resume: bool) -> None:
+    """Makes OUTPUT_DIR and writes the merged config into it.
+
+    Raises:
+        ValueError: it is not empty and the run does not resume.
+    """
+    output = Path(cfg.OUTPUT_DIR)
+    if output.is_dir() and any(output.iterdir()) and not resume:
+        raise ValueError(f"OUTPUT_DIR {output} is not empty; give --resume to go on, or another OUTPUT_DIR")
+    output.mkdir(parents=True, exist_ok=True)
+    write_atomically(output / "config.yaml", cfg.dump())
+
+
+def load_for_evaluation(cfg: CfgNode, resume: bool) -> UniHAP:
+    """The model to evaluate: MODEL.WEIGHTS, or the newest checkpoint in OUTPUT_DIR with ``--resume``.
+
+    Raises:
+        ValueError: neither, or weights that do not fill the model.
+    """
+    model = build_model(cfg)
+    complete = Checkpoints(Path(cfg.OUTPUT_DIR) / "checkpoints").complete() if resume else []
+    source = str(complete[-1]) if complete else cfg.MODEL.WEIGHTS
+    if not source:
+        raise ValueError("nothing to evaluate: set MODEL.WEIGHTS, or give --resume with a trained OUTPUT_DIR")
+    missing = load_into(model, read_weights(source)[0], source, partial=True)
+    if missing:
+        raise ValueError(f"{source} lacks {len(missing)} weights of the evaluated tasks, first {missing[0]}")
+    return model
+
+
+def prepare(
+    arguments: argparse.Namespace, cfg: CfgNode, local_rank: int
+) -> tuple[UniHAP, Run | None, list[EvaluationJob]]:
+    """Builds everything before anything starts, so that a mistake in a config shows at once."""
+    process, num_processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    device = build_device(cfg, local_rank)
+    if process == 0:
+        open_output(cfg, arguments.resume)
+    jobs = []
+    if arguments.eval_only or cfg.TRAIN.EVAL_AT_END:
+        jobs = build_evaluation(cfg, process, num_processes)
+    if arguments.eval_only:
+        return load_for_evaluation(cfg, arguments.resume).to(device.device, device.dtype), None, jobs
+    plan = build_plan(cfg)
+    groups = Groups(plan)
+    logger.info("who trains what:\n%s", describe(plan, num_processes))
+    training = build_training(cfg, groups, device, resume=arguments.resume)
+    return training.model, training, jobs
+
+
+def main() -> int:
+    """Exit status 0 done, 1 the run failed, 2 bad arguments or config."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
+    arguments = parse()
+    try:
+        cfg = load_config(arguments)
+        if arguments.dry_run:
+            print(dry_run(cfg, int(os.environ.get("WORLD_SIZE", "1"))))
+            return 0
+        local_rank = join_processes()
+        model, training, jobs = prepare(arguments, cfg, local_rank)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"train_net.py: {error}", file=sys.stderr)
+        return 2
+    try:
+        if training is not None:
+            train(training)
+            training.groups.share_private(model)
+        results = evaluate(
+            model,
+            jobs,
+            Path(cfg.OUTPUT_DIR),
+            autocast=build_device(cfg, local_rank).autocast,
+            num_pictures=cfg.TEST.VISUALIZE,
+        )
+    except (FloatingPointError, BadImageError) as error:
+        print(f"train_net.py: the run failed: {error}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        if not dist.is_initialized() or not LOST_PEER.search(str(error)):
+            raise
+        print(
+            f"train_net.py: process {dist.get_rank()} lost touch with another process, which was killed or failed "
+            f"(see its own messages); start again with --resume ({str(error).splitlines()[0]})",
+            file=sys.stderr,
+        )
+        return 1
+    if results:
+        logger.info("results\n%s", results_table(results, jobs))
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

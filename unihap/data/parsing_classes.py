@@ -1,0 +1,36 @@
+"""Classes of the parsing datasets in query order (UniHCP's release).
+
+``left_`` and ``right_`` are the person's own sides; a horizontal flip exchanges such pairs.
+"""
+
+LIP_CLASSES = (
+    "background", "hat", "hair", "glove", "sunglasses", "upper_clothes", "dress", "coat", "socks", "pants",
+    "jumpsuits", "scarf", "skirt", "face", "left_arm", "right_arm", "left_leg", "right_leg", "left_shoe", "right_shoe",
+)  # fmt: skip
+
+CIHP_CLASSES = tuple("torso_skin" if name == "jumpsuits" else name for name in LIP_CLASSES)  # also VIP
+
+ATR_CLASSES = (
+    "background", "hat", "hair", "sunglasses", "upper_clothes", "skirt", "pants", "dress", "belt", "left_shoe",
+    "right_shoe", "face", "left_leg", "right_leg", "left_arm", "right_arm", "bag", "scarf",
+)  # fmt: skip
+
+# the categories of the annotation files, 1-13, behind the background
+DEEPFASHION2_CLASSES = (
+    "background", "short_sleeve_top", "long_sleeve_top", "short_sleeve_outwear", "long_sleeve_outwear", "vest",
+    "sling", "shorts", "trousers", "skirt", "short_sleeve_dress", "long_sleeve_dress", "vest_dress", "sling_dress",
+)  # fmt: skip
+
+MODANET_CLASSES = (
+    "background", "bag", "belt", "boots", "footwear", "outer", "dress", "sunglasses", "pants", "top", "shorts",
+    "skirt", "headwear", "scarf_and_tie",
+)  # fmt: skip
+
+H36M_PARTS = {
+    0: "background", 1: "right_hip", 2: "right_knee", 3: "right_foot", 6: "left_hip", 7: "left_knee", 8: "left_foot",
+    17: "left_shoulder", 18: "left_elbow", 19: "left_hand", 25: "right_shoulder", 26: "right_elbow", 27: "right_hand",
+    32: "crotch", 33: "right_thigh", 34: "right_calf", 38: "left_thigh", 39: "left_calf", 43: "lower_spine",
+    44: "upper_spine", 46: "head", 49: "left_arm", 50: "left_forearm", 56: "right_arm", 58: "right_forearm",
+}  # fmt: skip
+H36M_CLASSES = tuple(H36M_PARTS.values())
+H36M_VALUES = tuple(H36M_PARTS)  # the numbers in the files

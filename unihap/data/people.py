@@ -1,0 +1,88 @@
+"""The records of hundreds of thousands of people in a few arrays."""
+
+import operator
+from collections.abc import Sequence
+from typing import Any, overload
+
+import numpy as np
+
+from unihap.data.coco import CocoImages
+from unihap.data.skeletons import Skeleton
+from unihap.structures import Dataset, PoseLabel, Record
+
+
+class PeopleRecords(Sequence[Record]):
+    """Pose records, made when they are asked for.
+
+    AI Challenger has 378,352 training people.  As Python objects they would fill half a gigabyte, which every
+    worker process copies bit by bit as it counts references; arrays are smaller and stay shared.
+
+    Args:
+        images: the images of the annotation file.
+        image_rows: (N,) position of each person's image in ``images``.
+        person_ids: (N,) number of each person within the file; with the image number it makes ``Record.id``.
+        keypoints: (N, K, 3) x, y, visible.
+        boxes: (N, 4) xyxy.
+        scores: (N,) detector confidence, or one number for all.
+        areas: (N,) OKS area, or one number for all.
+        head_sizes: (N,) PCKh reference length, or one number for all.
+    """
+
+    def __init__(
+        self,
+        images: CocoImages,
+        image_rows: np.ndarray,
+        person_ids: np.ndarray,
+        keypoints: np.ndarray,
+        boxes: np.ndarray,
+        scores: np.ndarray | float = 1.0,
+        areas: np.ndarray | float = 0.0,
+        head_sizes: np.ndarray | float = 0.0,
+    ) -> None:
+        count = len(keypoints)
+        self.images = images
+        self.image_rows = np.asarray(image_rows, dtype=np.int32)
+        self.person_ids = np.asarray(person_ids, dtype=np.int64)
+        self.keypoints = np.asarray(keypoints, dtype=np.float32)
+        self.boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
+        self.scores, self.areas, self.head_sizes = (
+            np.broadcast_to(np.asarray(values, dtype=np.float64), (count,)) for values in (scores, areas, head_sizes)
+        )
+        assert len(self.image_rows) == len(self.person_ids) == len(self.boxes) == count
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self._record(i) for i in range(*index.indices(len(self)))]
+        i = operator.index(index)
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"record {i} of {len(self)}")
+        return self._record(i % len(self))
+
+    def _record(self, i: int) -> Record:
+        row = int(self.image_rows[i])
+        image_id = int(self.images.ids[row])
+        label = PoseLabel(
+            keypoints=self.keypoints[i].copy(),
+            box=self.boxes[i].copy(),
+            image_id=image_id,
+            box_score=float(self.scores[i]),
+            area=float(self.areas[i]),
+            head_size=float(self.head_sizes[i]),
+        )
+        return Record(f"{image_id}_{self.person_ids[i]}", self.images.path(row), label)
+
+
+def pose_dataset(name: str, body: Skeleton, records: PeopleRecords, **rest: Any) -> Dataset:
+    """A pose dataset with the names and constants of a skeleton; ``rest`` are further fields of ``Dataset``."""
+    return Dataset(
+        name, "pose", records, body.names, body.mirror, sigmas=body.sigmas, upper_body=body.upper_body, **rest
+    )

@@ -1,0 +1,231 @@
+"""Checkpoints: weights as safetensors with a card that says what they are, training state beside them.
+
+A checkpoint is a folder ``checkpoints/iteration_<n>`` with ``weights.safetensors``, ``card.json`` and
+``training_state.pth``.  It is written under another name and renamed when complete, so a folder of that name is always
+whole, whatever killed the run.  The card also travels inside the safetensors header: the one file is enough to load.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from unihap import __version__
+from unihap.models.unihap import Architecture, UniHAP
+from unihap.structures import Supervision, TaskSpec, Unit
+
+WEIGHTS, CARD, STATE = "weights.safetensors", "card.json", "training_state.pth"
+CRITERION = ".criterion."  # private weights that only training needs
+
+
+def spec_to_json(spec: TaskSpec) -> dict[str, Any]:
+    """A task's specification as plain values."""
+    return {
+        "num_queries": spec.num_queries,
+        "units": sorted(unit.value for unit in spec.units),
+        "supervision": spec.supervision.value,
+        "num_anchors": spec.num_anchors,
+        "feature_norm": spec.feature_norm,
+    }
+
+
+def spec_from_json(name: str, values: Mapping[str, Any]) -> TaskSpec:
+    """The inverse of ``spec_to_json``."""
+    return TaskSpec(
+        name,
+        values["num_queries"],
+        frozenset(Unit(unit) for unit in values["units"]),
+        Supervision(values["supervision"]),
+        values["num_anchors"],
+        values["feature_norm"],
+    )
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file that is either the old one or the new one, never half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+    """Writes weights with their card inside, and the card beside them as ``card.json``."""
+    text = json.dumps(card, indent=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary, {"card": text})
+    os.replace(temporary, path)
+    write_atomically(path.with_name(CARD), text)
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and card of a checkpoint folder or a ``.safetensors`` file.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: not a checkpoint of ours.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / WEIGHTS
+    if not file.is_file():
+        raise FileNotFoundError(f"no weights at {file}; give a checkpoint folder or a .safetensors file")
+    try:
+        with safe_open(file, framework="pt") as opened:
+            card = (opened.metadata() or {}).get("card")
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}
+    except SafetensorError as error:
+        raise ValueError(
+            f"{file} is not a readable .safetensors file ({error}); convert or download it again"
+        ) from error
+    if card is None:
+        raise ValueError(f"{file} has no card; make it a unihap checkpoint with tools/convert_checkpoint.py")
+    return weights, json.loads(card)
+
+
+def load_into(model: UniHAP, weights: Mapping[str, Tensor], source: str, *, partial: bool = False) -> list[str]:
+    """Copies weights into a model.
+
+    Args:
+        model: where to.
+        weights: by full name; weights that only training needs are left to the criterion.
+        source: where they come from, for messages.
+        partial: accept weights that leave some of the model's at their values (an encoder, or fewer tasks), and
+            weights of tasks that the model does not have.
+
+    Returns:
+        Names that the model has and ``weights`` lacks.
+
+    Raises:
+        ValueError: another architecture: missing, unexpected or differently shaped weights.
+    """
+    mine = model.state_dict()
+    theirs = {name: value for name, value in weights.items() if CRITERION not in name}
+    if partial:
+        served = tuple(f"private.{task}." for task in model.tasks)
+        theirs = {name: v for name, v in theirs.items() if name.startswith(("shared.", *served))}
+    problems = [
+        f"{name} has shape {tuple(value.shape)}, the model {tuple(mine[name].shape)}"
+        for name, value in theirs.items()
+        if name in mine and value.shape != mine[name].shape
+    ]
+    problems += [f"unexpected {name}" for name in theirs if name not in mine]
+    missing = [name for name in mine if name not in theirs]
+    if not partial:
+        problems += [f"missing {name}" for name in missing]
+    if problems or not theirs:
+        listed = "; ".join(problems[:3]) or "no weight in common"
+        raise ValueError(
+            f"{source} holds another architecture than this model ({len(problems)} differences: {listed}); "
+            f"check MODEL.ENCODER, MODEL.DECODER and the tasks"
+        )
+    with torch.no_grad():
+        for name, value in theirs.items():
+            mine[name].copy_(value)
+    return missing
+
+
+def load_model(path: str | Path) -> UniHAP:
+    """A model in eval mode from a checkpoint of ours, built after its card.
+
+    Args:
+        path: checkpoint folder or ``.safetensors`` file.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: not a whole model.
+    """
+    weights, card = read_weights(path)
+    if "architecture" not in card or not card.get("tasks"):
+        raise ValueError(f"{path} is not a whole model (its card names no tasks); load it through MODEL.WEIGHTS")
+    specs = [spec_from_json(name, values["spec"]) for name, values in card["tasks"].items()]
+    model = architecture_of(card).make(specs)
+    load_into(model, weights, str(path))
+    return model.eval()
+
+
+def criterion_weights(weights: Mapping[str, Tensor], task: str) -> dict[str, Tensor]:
+    """The part of a checkpoint that belongs to a task's criterion."""
+    prefix = f"private.{task}{CRITERION}"
+    return {name[len(prefix) :]: value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def load_criterion(criterion: nn.Module, weights: Mapping[str, Tensor], task: str, source: str) -> None:
+    """Copies a checkpoint's criterion weights of one task.
+
+    Raises:
+        ValueError: another training set (other identities or classes).
+    """
+    try:
+        criterion.load_state_dict(criterion_weights(weights, task))
+    except RuntimeError as error:
+        raise ValueError(f"{source} was trained for {task} on another training set: {error}") from error
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: ``OUTPUT_DIR/checkpoints``.
+        keep: how many to keep.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        if keep < 1:
+            raise ValueError(f"TRAIN.KEEP_CHECKPOINTS must be at least 1, got {keep}")
+        self.folder = folder
+        self.keep = keep
+
+    def complete(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return sorted(p for p in self.folder.glob("iteration_*") if p.suffix != ".tmp")
+
+    def save(
+        self, iteration: int, weights: Mapping[str, Tensor], card: Mapping[str, Any], state: Mapping[str, Any]
+    ) -> Path:
+        """Writes a checkpoint after ``iteration`` finished iterations and deletes the oldest ones."""
+        final = self.folder / f"iteration_{iteration:08d}"
+        temporary = final.with_suffix(".tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_weights(temporary / WEIGHTS, weights, card)
+        torch.save({"iteration": iteration, **state}, temporary / STATE)
+        for file in temporary.iterdir():
+            with open(file, "rb") as opened:
+                os.fsync(opened.fileno())
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(temporary, final)
+        for old in self.complete()[: -self.keep]:
+            shutil.rmtree(old)
+        return final
+
+    def newest(self) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
+        """Folder, weights and training state of the newest complete checkpoint, or ``None``."""
+        found = self.complete()
+        if not found:
+            return None
+        weights, _ = read_weights(found[-1])
+        state = torch.load(found[-1] / STATE, map_location="cpu", weights_only=True)
+        return found[-1], weights, state
+
+
+def architecture_of(card: Mapping[str, Any]) -> Architecture:
+    """The architecture a card describes."""
+    values = dict(card["architecture"])
+    return Architecture(**{**values, "position_grid": tuple(values["position_grid"])})
+
+
+def base_card(architecture: Architecture, tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The part of a card that says what the weights are."""
+    return {"format": 1, "unihap": __version__, "architecture": asdict(architecture), "tasks": dict(tasks)}

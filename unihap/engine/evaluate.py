@@ -1,0 +1,157 @@
+"""Evaluation: every process judges its share of the images, the rows are gathered and summarised once."""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from unihap.engine.checkpoint import write_atomically
+from unihap.engine.groups import gather
+from unihap.engine.train import move
+from unihap.models.unihap import UniHAP
+from unihap.structures import Batch, Dataset, Prediction, Record
+from unihap.tasks.task import Result, Row, Task
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluationJob:
+    """One dataset to evaluate.
+
+    Attributes:
+        task: with its evaluator.
+        dataset: what to evaluate on.
+        batches: this process's share of it.
+        flip: average with the mirrored image where the task can.
+    """
+
+    task: Task
+    dataset: Dataset
+    batches: Iterable[Batch]
+    flip: bool
+
+
+Draw = Callable[[Task, Dataset, Sequence[tuple[Record, Result]], Path], None]
+
+
+@torch.inference_mode()
+def predict_batch(model: UniHAP, task: Task, batch: Batch, flip: bool, autocast: torch.dtype | None) -> list[Result]:
+    """Results of one batch in source-image pixels."""
+    device = next(model.parameters()).device
+    moved = move(batch, device)
+    with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+        prediction = model(moved.images, task.spec.name, moved.sizes)[-1]
+        if flip and task.unflip is not None:
+            mirrored = task.unflip(model(moved.images.flip(-1), task.spec.name)[-1])
+            prediction = _mean(prediction, mirrored)
+    return task.decode(prediction, moved)
+
+
+def _mean(a: Prediction, b: Prediction) -> Prediction:
+    """Mean of two predictions, unit by unit (the release averages heatmaps and logits alike)."""
+    pairs = {name: (getattr(a, name), getattr(b, name)) for name in vars(a)}
+    return Prediction(**{name: (x + y) / 2 for name, (x, y) in pairs.items() if x is not None and y is not None})
+
+
+def evaluate(
+    model: UniHAP,
+    jobs: Sequence[EvaluationJob],
+    output: Path,
+    *,
+    autocast: torch.dtype | None = None,
+    num_pictures: int = 0,
+    draw: Draw | None = None,
+) -> dict[str, dict[str, float]]:
+    """Evaluates every job and writes ``results.json``.
+
+    Args:
+        model: on its device.
+        jobs: what to evaluate.
+        output: ``OUTPUT_DIR``.
+        autocast: dtype of the model's matrix products, or ``None``.
+        num_pictures: results of each dataset to draw.
+        draw: draws the first results of a dataset into a file.
+
+    Returns:
+        Dataset name to metrics on process 0, ``{}`` on the others.
+    """
+    model.eval()
+    results: dict[str, dict[str, float]] = {}
+    first = not dist.is_initialized() or dist.get_rank() == 0
+    for job in jobs:
+        rows: list[Row] = []
+        shown: list[tuple[Record, Result]] = []
+        failed: list[str] = []
+        name = job.dataset.name
+        for batch in tqdm(job.batches, desc=f"evaluating {name}", disable=None if first else True):
+            failed += batch.skipped
+            for record, result in zip(
+                batch.records, predict_batch(model, job.task, batch, job.flip, autocast), strict=True
+            ):
+                rows.append(job.task.evaluator.row(result, record, job.dataset))
+                if first and len(shown) < num_pictures:
+                    shown.append((record, result))
+        gathered = gather((rows, failed))
+        if gathered is None:
+            continue
+        results[name] = _summarise(job, gathered)
+        if draw is not None and shown:
+            draw(job.task, job.dataset, shown, output / "visualizations" / f"{name}.jpg")
+        logger.info("%s: %s", name, _sentence(results[name], job))
+    if first:
+        write_results(output, results)
+    return results
+
+
+def _summarise(job: EvaluationJob, gathered: Sequence[tuple[list[Row], list[str]]]) -> dict[str, float]:
+    """Judges the rows of all processes: a record that two processes saw counts once, one nobody saw is reported."""
+    unique = {row["id"]: row for rows, _ in gathered for row in rows}
+    unreadable = sorted({record for _, failed in gathered for record in failed})
+    missing = len(job.dataset.records) - len(unique)
+    if unreadable:
+        logger.warning(
+            "%s: %d of %d records have no result because their image could not be read: %s",
+            job.dataset.name,
+            len(unreadable),
+            len(job.dataset.records),
+            ", ".join(unreadable[:5]),
+        )
+    if missing != len(unreadable):
+        raise RuntimeError(f"{job.dataset.name}: {missing} records have no result, {len(unreadable)} of them known")
+    order = {record.id: i for i, record in enumerate(job.dataset.records)}
+    rows = sorted(unique.values(), key=lambda row: order[row["id"]])
+    return job.task.evaluator.summary(rows, job.dataset)
+
+
+def _sentence(metrics: Mapping[str, Any], job: EvaluationJob) -> str:
+    chance = job.task.evaluator.chance(job.dataset)
+    return ", ".join(
+        f"{name} {value:.2f}" + (f" (chance {chance[name]:.2f})" if name in chance else "")
+        for name, value in metrics.items()
+        if isinstance(value, int | float)
+    )
+
+
+def results_table(results: Mapping[str, Mapping[str, float]], jobs: Sequence[EvaluationJob]) -> str:
+    """Main metric of every dataset beside what a blind guess scores."""
+    lines = [f"{'dataset':<28} {'task':<24} {'metric':<8} {'value':>7} {'chance':>7}"]
+    for job in jobs:
+        metric = job.task.main_metric
+        value = results[job.dataset.name][metric]
+        chance = job.task.evaluator.chance(job.dataset).get(metric, float("nan"))
+        lines.append(f"{job.dataset.name:<28} {job.task.spec.name:<24} {metric:<8} {value:>7.2f} {chance:>7.2f}")
+    return "\n".join(lines)
+
+
+def write_results(output: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Writes ``results.json``, keeping the datasets that an earlier evaluation wrote."""
+    path = output / "results.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    write_atomically(path, json.dumps({**known, **results}, indent=1) + "\n")
