@@ -28,6 +28,7 @@ from unihap.engine.groups import Groups, TaskPlan, TaskShare, describe, make_pla
 from unihap.engine.optimizer import build_optimizer, load_state_by_name, parameter_groups, schedule
 from unihap.engine.train import Run
 from unihap.lookup import lookup
+from unihap.models.private import Private
 from unihap.models.unihap import Architecture, UniHAP
 from unihap.structures import Batch, Dataset, ReIDLabel
 from unihap.tasks import TASKS, Criterion, Statistics, Task, TaskOptions
@@ -196,7 +197,8 @@ def check_dataset(dataset: Dataset, task: Task) -> None:
     """
     if dataset.kind != task.kind:
         raise ValueError(f"dataset {dataset.name} is for {dataset.kind}, task {task.spec.name} is {task.kind}")
-    if dataset.classes and task.spec.num_queries != len(dataset.classes):
+    # With anchors a query stands for a place, not for a class.
+    if dataset.classes and not task.spec.num_anchors and task.spec.num_queries != len(dataset.classes):
         raise ValueError(
             f"dataset {dataset.name} has {len(dataset.classes)} classes but task {task.spec.name} has "
             f"{task.spec.num_queries} queries; use the task made for this dataset, see unihap/tasks/__init__.py"
@@ -418,15 +420,21 @@ def dry_run(cfg: CfgNode, num_processes: int) -> str:
     shared = model.shared
     lines = [cfg.dump(), describe(build_plan(cfg), num_processes), "", f"{'parameters':<34} {'number':>12}"]
 
-    def add(what: str, module: nn.Module) -> int:
-        number = sum(p.numel() for p in module.parameters())
+    def add(what: str, parameters: Iterable[nn.Parameter]) -> int:
+        number = sum(p.numel() for p in parameters)
         lines.append(f"{what:<34} {number:>12,}")
         return number
 
-    total = add("shared  encoder", shared.encoder)
-    total += add("shared  decoder", shared.decoder)
-    total += add("shared  interpreter", shared.interpreter)
-    for name in model.tasks:
-        total += add(f"private {name}", model.private[name])
+    private = [module for module in model.private.values() if isinstance(module, Private)]
+    norms = [p for module in private if module.feature_norm is not None for p in module.feature_norm.parameters()]
+    total = add("shared  encoder", shared.encoder.parameters())
+    total += add("shared  decoder", shared.decoder.parameters())
+    total += add("shared  interpreter", shared.interpreter.parameters())
+    for module in private:
+        total += add(
+            f"private {module.spec.name}", [p for n, p in module.named_parameters() if not n.startswith("feature_norm")]
+        )
+    if norms:
+        total += add("private feature norms", norms)
     lines.append(f"{'all':<34} {total:>12,}")
     return "\n".join(lines)

@@ -248,6 +248,5 @@ def _worker_context() -> BaseContext:
 
 
 def _prepare_worker(worker: int) -> None:
-    """Workers are the parallelism; threads inside them would compete for the same cores."""
+    """Workers are the parallelism; OpenCV's threads would compete for the same cores (torch limits its own)."""
     cv2.setNumThreads(0)
-    torch.set_num_threads(1)

@@ -22,7 +22,6 @@ import numpy as np
 
 from unihap.data.crops import Transformed, pose_transform
 from unihap.data.geometry import (
-    IDENTITY,
     chain,
     flip_matrix,
     is_mirrored,
@@ -268,10 +267,12 @@ def _random_window(size: Size, short: int, rng: np.random.Generator) -> tuple[in
     return int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1)), height, width
 
 
-def _clip_boxes(boxes: np.ndarray, size: Size) -> np.ndarray:
-    """Boxes clipped to an image; what has no area left is dropped."""
-    boxes = np.clip(boxes, 0, [size[1], size[0], size[1], size[0]])
-    return boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
+def _move_boxes(boxes: np.ndarray, window: tuple[int, int, int, int], matrix: np.ndarray, size: Size) -> np.ndarray:
+    """Clips boxes to the window of the source, drops those of which nothing is left, and maps the others."""
+    top, left, height, width = window
+    boxes = np.clip(boxes, [left, top, left, top], [left + width, top + height, left + width, top + height])
+    boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
+    return np.clip(transform_boxes(matrix, boxes), 0, [size[1], size[0], size[1], size[0]])  # against rounding
 
 
 def _detection(
@@ -285,22 +286,20 @@ def _detection(
     short_choices: tuple[int, ...],
 ) -> Transformed:
     assert isinstance(label, DetectionLabel)
-    matrix, target_short, flipped = IDENTITY, short, False
+    window, target_short, flipped = (0, 0, *image.shape[:2]), short, False
     if train:
         flipped = rng.random() < 0.5
         target_short = int(rng.choice(short_choices))
         if rng.random() < 0.5:
-            top, left, height, width = _random_window(image.shape[:2], short, rng)
-            image = image[top : top + height, left : left + width]
-            matrix = shift_matrix(-left, -top)
-    image, scale = resize(image, scaled_size(image.shape[:2], target_short, long))
-    matrix = chain(matrix, scale)
+            window = _random_window(image.shape[:2], short, rng)
+    top, left, height, width = window
+    size = scaled_size((height, width), target_short, long)
+    image, scale = resize(image[top : top + height, left : left + width], size)
+    matrix = chain(shift_matrix(-left, -top), scale)
     if flipped:
         image = image[:, ::-1]
-        matrix = chain(matrix, flip_matrix(image.shape[1]))
-    boxes, ignore = (
-        _clip_boxes(transform_boxes(matrix, boxes), image.shape[:2]) for boxes in (label.boxes, label.ignore)
-    )
+        matrix = chain(matrix, flip_matrix(size[1]))
+    boxes, ignore = (_move_boxes(boxes, window, matrix, size) for boxes in (label.boxes, label.ignore))
     return Transformed(np.ascontiguousarray(image), DetectionLabel(boxes, ignore), matrix)
 
 

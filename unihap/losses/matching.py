@@ -36,6 +36,9 @@ def matching_cost(
 
     Returns:
         (Q, N), without a gradient.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
     if logit.shape != box.shape[:1] or box.shape[1:] != (4,) or truth.shape[1:] != (4,):
         raise ValueError(

@@ -1,0 +1,110 @@
+import pytest
+
+from unihap.data.catalog import load_dataset
+
+MARKET = "Market-1501-v15.09.15"
+
+
+@pytest.fixture
+def market(tmp_path):
+    """Writes crops: ``market("query/0001_c1s1_000001_00.jpg", ...)`` returns the datasets root."""
+
+    def write(*names):
+        for name in names:
+            path = tmp_path / MARKET / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"never decoded here")
+        return tmp_path
+
+    return write
+
+
+def labels(dataset):
+    return [(r.label.identity, r.label.camera, r.label.role) for r in dataset.records]
+
+
+def test_identity_and_camera_are_read_from_the_name(market):
+    root = market("bounding_box_train/0002_c1s1_000451_03.jpg", "bounding_box_train/1500_c6s3_000001_01.jpg")
+    dataset = load_dataset("market1501_train", root)
+    assert labels(dataset) == [(2, 1, "train"), (1500, 6, "train")]
+    assert dataset.kind == "reid"
+    assert dataset.records[0].image == str(root / MARKET / "bounding_box_train/0002_c1s1_000451_03.jpg")
+
+
+def test_junk_is_left_out_and_counted_while_distractors_stay(market):
+    root = market(
+        "bounding_box_test/-1_c1s1_000001_00.jpg",
+        "bounding_box_test/0000_c2s1_000001_00.jpg",
+        "bounding_box_test/0007_c3s1_000001_00.jpg",
+    )
+    dataset = load_dataset("market1501_gallery", root)
+    assert labels(dataset) == [(0, 2, "gallery"), (7, 3, "gallery")]
+    assert dataset.skipped == {"junk (identity -1)": 1}
+
+
+def test_test_split_is_query_and_gallery_with_unique_ids(market):
+    same = "0007_c3s1_000001_00.jpg"
+    dataset = load_dataset("market1501_test", market(f"query/{same}", f"bounding_box_test/{same}"))
+    assert labels(dataset) == [(7, 3, "query"), (7, 3, "gallery")]
+    assert len({r.id for r in dataset.records}) == 2
+
+
+def test_other_files_of_the_folder_are_not_crops(market):
+    root = market("query/0001_c1s1_000001_00.jpg", "query/Thumbs.db")
+    assert len(load_dataset("market1501_query", root).records) == 1
+
+
+def test_a_name_without_person_and_camera_is_refused(market):
+    root = market("query/holiday.jpg")
+    with pytest.raises(ValueError, match=r"holiday\.jpg: expected a name like 0002_c1s1_000451_03\.jpg"):
+        load_dataset("market1501_query", root)
+
+
+def test_missing_and_empty_folders_are_named(market):
+    root = market("query/0001_c1s1_000001_00.jpg")
+    with pytest.raises(FileNotFoundError, match=r'no such folder: .*bounding_box_train; see "Market-1501" in datasets/'):
+        load_dataset("market1501_train", root)
+    (root / MARKET / "bounding_box_train").mkdir()
+    with pytest.raises(FileNotFoundError, match="the folder is empty"):
+        load_dataset("market1501_train", root)
+
+
+def msmt17(tmp_path, role, *lines):
+    base = tmp_path / "MSMT17_V1"
+    for folder in ("train", "test"):
+        (base / folder / "0000").mkdir(parents=True, exist_ok=True)
+    (base / f"list_{role}.txt").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_msmt17_lists_give_camera_and_identity_from_one(tmp_path):
+    line = "0000/0000_003_15_0303morning_0015_0.jpg 0"
+    root = msmt17(tmp_path, "train", line, "0012/0012_000_02_0303noon_0001_1.jpg 12")
+    dataset = load_dataset("msmt17_train", root)
+    assert labels(dataset) == [(1, 15, "train"), (13, 2, "train")]  # 0 would mean distractor
+    assert dataset.records[0].image.endswith("MSMT17_V1/train/0000/0000_003_15_0303morning_0015_0.jpg")
+    root = msmt17(tmp_path, "query", line)
+    assert "MSMT17_V1/test/" in load_dataset("msmt17_query", root).records[0].image
+
+
+def test_msmt17_line_without_identity_is_refused_with_its_number(tmp_path):
+    root = msmt17(tmp_path, "train", "0000/0000_003_15_0303morning_0015_0.jpg 0", "0000/0000_003_15_x.jpg")
+    with pytest.raises(ValueError, match=r"list_train\.txt line 2"):
+        load_dataset("msmt17_train", root)
+
+
+def test_real_market_crops(dev_data):
+    train = load_dataset("market1501_train", dev_data)
+    assert labels(train) == [(22, 6, "train"), (27, 2, "train"), (32, 6, "train")]
+    assert labels(load_dataset("market1501_query", dev_data)) == [(1, 1, "query"), (1, 6, "query")]
+
+
+def test_real_cuhk01_crops(dev_data):
+    train = load_dataset("cuhk01_as_market_train", dev_data)
+    assert len(train.records) == 40
+    assert {r.label.identity for r in train.records} == set(range(1, 11))
+    test = load_dataset("cuhk01_as_market_test", dev_data)
+    roles = [r.label.role for r in test.records]
+    assert (roles.count("query"), roles.count("gallery")) == (20, 20)
+    assert test.skipped == {"junk (identity -1)": 6}
+    assert {r.label.identity for r in test.records} == set(range(11, 21))
