@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -214,9 +215,17 @@ def run(names: list[str], root: Path, fast: bool) -> int:
     return 1 if num_problems else 0
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with status 2."""
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description="Checks layout, counts, unreadable files, duplicates and leakage between train and test.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

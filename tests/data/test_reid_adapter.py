@@ -62,7 +62,9 @@ def test_a_name_without_person_and_camera_is_refused(market):
 
 def test_missing_and_empty_folders_are_named(market):
     root = market("query/0001_c1s1_000001_00.jpg")
-    with pytest.raises(FileNotFoundError, match=r'no such folder: .*bounding_box_train; see "Market-1501" in datasets/'):
+    with pytest.raises(
+        FileNotFoundError, match=r'no such folder: .*bounding_box_train; see "Market-1501" in datasets/'
+    ):
         load_dataset("market1501_train", root)
     (root / MARKET / "bounding_box_train").mkdir()
     with pytest.raises(FileNotFoundError, match="the folder is empty"):

@@ -97,9 +97,18 @@ def test_the_jaccard_index_divides_by_all_images():
     assert crowd_metrics_of(truth, [found((FIRST, 0.95))])["JI"] == pytest.approx(25, abs=TINY)
 
 
+def test_a_score_equal_to_a_threshold_of_the_jaccard_index_is_not_above_it():
+    # above 0.9 the false detection is gone: 1 / (1 + 2 - 1) instead of 1 / (2 + 2 - 1)
+    result = crowd_metrics_of([image(FIRST, SECOND)], [found((FIRST, 0.95), (ELSEWHERE, 0.9))])
+    assert result["JI"] == pytest.approx(50, abs=TINY)
+
+
 def test_boxes_are_clipped_to_the_image():
     # half of the person is outside on the left; the detection stops at the border
     result = crowd_metrics_of([image([-40, 50, 80, 60])], [found(([0, 50, 40, 60], 0.9))])
+    assert result["recall"] == 100
+    # what lies wholly beyond the right border becomes the last column, not nothing
+    result = crowd_metrics_of([image([450, 50, 20, 60])], [found(([500, 50, 30, 60], 0.9))])
     assert result["recall"] == 100
 
 

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from unihap.data.images import BadImageError, read_image
 from unihap.data.samplers import EvaluationSampler, SlotSampler
+from unihap.data.shared import SharedRecords
 from unihap.data.transforms import Transform
 from unihap.structures import Batch, Dataset, Label, ParsingLabel, Record, Sample, Target
 
@@ -71,6 +72,11 @@ class TaskDataset(TorchDataset[Sample | Unreadable]):
 
     def __len__(self) -> int:
         return len(self.dataset.records)
+
+    def share(self) -> "TaskDataset":
+        """The same samples, with records that worker processes do not copy."""
+        dataset = replace(self.dataset, records=SharedRecords(self.dataset.records))
+        return TaskDataset(dataset, self.transform, self.encode, seed=self.seed, on_bad_image=self.on_bad_image)
 
     def __getitem__(self, key: Key) -> Sample | Unreadable:
         """One sample.
@@ -223,7 +229,7 @@ def _loader(
     dataset: TaskDataset, sampler: SlotSampler | EvaluationSampler, collate_fn: Collate, num_workers: int
 ) -> DataLoader[Any]:
     return DataLoader(
-        dataset,
+        dataset.share() if num_workers else dataset,
         batch_sampler=sampler,
         collate_fn=collate_fn,
         num_workers=num_workers,

@@ -144,7 +144,7 @@ def _person(
     return (points, clipped) if clipped is not None else "box of one pixel"
 
 
-def with_detector_boxes(dataset: Dataset, results: Path, threshold: float = 0.0) -> Dataset:
+def with_detector_boxes(dataset: Dataset, results: str | Path, threshold: float = 0.0) -> Dataset:
     """The images of a pose dataset with a detector's boxes in place of the labelled people.
 
     Boxes (x, y, w, h) become (x, y, x + w, y + h) as they are, without clipping (HRNet, mmpose).  No keypoint is
@@ -162,6 +162,7 @@ def with_detector_boxes(dataset: Dataset, results: Path, threshold: float = 0.0)
     if not isinstance(dataset.records, PeopleRecords):
         raise ValueError(f"{dataset.name} is no dataset of people in images; its kind is {dataset.kind}")
     images = dataset.records.images
+    results = Path(results)
     entries = read_json(results, "Detector boxes")
     if not isinstance(entries, list):
         raise ValueError(f"{results}: expected a list of detections, got {type(entries).__name__}")
@@ -172,12 +173,14 @@ def with_detector_boxes(dataset: Dataset, results: Path, threshold: float = 0.0)
         box = number_array(need(entry, "bbox", where), 4, where)
         score = float(number_array([need(entry, "score", where)], 1, where)[0])
         image_id = integer(need(entry, "image_id", where), "image_id", where)
-        fault = (
-            "not a person" * (entry.get("category_id", PERSON) != PERSON)
-            or "score below the threshold" * (score < threshold)
-            or "image not in the dataset" * (image_id not in images.row)
-            or "box of zero area" * (box[2:].min() <= 0)
-        )
+        if entry.get("category_id", PERSON) != PERSON:
+            fault = "not a person"
+        elif score < threshold:
+            fault = "score below the threshold"
+        elif image_id not in images.row:
+            fault = "image not in the dataset"
+        else:
+            fault = "box of zero area" if box[2:].min() <= 0 else ""
         if fault:
             skipped[fault] += 1
             continue

@@ -46,12 +46,12 @@ def build_vit(name: str, drop_path: float) -> VisionTransformer:
     }
     if name in ENCODERS:
         return VisionTransformer(patch_size=16, **{**plain, **ENCODERS[name]})
-    if not timm.is_model(name):
-        known = [*ENCODERS, *timm.list_models("vit_*")]
-        raise ValueError(f"unknown encoder {name!r}{did_you_mean(name, known)}")
+    known = [*ENCODERS, *timm.list_models("vit_*")]
+    if name not in known:
+        raise ValueError(f"unknown encoder {name!r}{did_you_mean(name, known)}; it must be a plain ViT, a vit_* model")
     vit = timm.create_model(name, pretrained=False, **plain)
     if type(vit) is not VisionTransformer or vit.num_prefix_tokens:
-        raise ValueError(f"encoder {name!r} is not a plain ViT (it is a {type(vit).__name__}); choose a vit_* model")
+        raise ValueError(f"encoder {name!r} is not a plain ViT (it is a {type(vit).__name__}); choose another vit_* model")
     return vit
 
 

@@ -1,0 +1,419 @@
+"""Drawing of every kind of result: on one image, and as a contact sheet of a dataset with truth and prediction.
+
+The ``draw_*`` functions take (H, W, 3) uint8 RGB images and positions in pixels of that image (see
+``unihap.structures`` for the frame); they return a new image.
+"""
+
+import colorsys
+import logging
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+
+from unihap.data.images import read_image
+from unihap.structures import AttributesLabel, Dataset, DetectionLabel, ParsingLabel, PoseLabel, Record, ReIDLabel
+from unihap.tasks.task import Result, Task
+
+logger = logging.getLogger(__name__)
+
+Colour = tuple[int, int, int]
+Shown = Sequence[tuple[Record, Result]]
+Cell = tuple[str, np.ndarray]  # caption and (h, w, 3) picture
+
+RIGHT_ANSWER, WRONG_ANSWER, UNKNOWN = (22, 140, 60), (208, 32, 32), (140, 140, 140)
+PREDICTED = (255, 140, 0)
+PERSONS_LEFT, PERSONS_RIGHT, MIDDLE = (255, 140, 0), (40, 120, 255), (60, 200, 90)
+BACKGROUND, INK, PANEL = (255, 255, 255), (30, 30, 30), (236, 236, 236)
+
+SHEET_WIDTH = 2000
+SHEET_HEIGHT = 30_000  # JPEG ends at 65,535
+GAP = 10
+FONT_SIZE = 14
+LINE = FONT_SIZE + 5
+IGNORED = 255
+SCORE = 0.3  # boxes and keypoints below it are not drawn, or as rings
+NEIGHBOURS = 4
+
+# The first column is COCO's own skeleton; the second joins what other datasets name besides.
+_SIDED = (
+    "nose eye, eye ear, ear shoulder, shoulder elbow, elbow wrist, shoulder hip, hip knee, knee ankle, "
+    "knee foot, neck shoulder, upper_neck shoulder, thorax shoulder, center_shoulder shoulder, pelvis hip, root hip, "
+    "center_hip hip"
+)
+_CENTRAL = (
+    "head_top neck, head_top upper_neck, head_top head_bottom, nose neck, head neck_base, head center_shoulder, "
+    "upper_neck thorax, neck_base thorax, thorax pelvis, thorax spine, spine root, center_shoulder center_hip"
+)
+_ACROSS = ("eye", "shoulder", "hip")
+
+
+def limbs(names: Sequence[str]) -> list[tuple[int, int]]:
+    """Pairs of keypoint numbers to join by a line, found by the keypoints' names; for COCO its official 19."""
+    number = {name: i for i, name in enumerate(names)}
+    pairs = [(f"left_{name}", f"right_{name}") for name in _ACROSS]
+    pairs += [cast(tuple[str, str], tuple(pair.split())) for pair in _CENTRAL.split(", ")]
+    for a, b in (pair.split() for pair in _SIDED.split(", ")):
+        for side in ("left_", "right_"):
+            pairs.append((side + a if side + a in number else a, side + b))
+    return [(number[a], number[b]) for a, b in pairs if a in number and b in number]
+
+
+def side_colour(*names: str) -> Colour:
+    """Colour of a keypoint, or of a limb between two: orange on the person's left, blue on the right, else green."""
+    if all(name.startswith("left_") for name in names):
+        return PERSONS_LEFT
+    return PERSONS_RIGHT if all(name.startswith("right_") for name in names) else MIDDLE
+
+
+def class_colours(num_classes: int) -> list[Colour]:
+    """A colour for every class; the hue of the next one is a golden section away, so neighbours differ."""
+    colours = []
+    for i in range(num_classes):
+        saturation, value = ((0.85, 0.95), (0.55, 1.0), (0.9, 0.65))[i % 3]
+        red, green, blue = colorsys.hsv_to_rgb(i * 0.6180339887 % 1, saturation, value)
+        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return colours
+
+
+# drawing on one image
+
+
+def draw_pose(
+    image: np.ndarray, keypoints: np.ndarray, names: Sequence[str] = (), threshold: float = SCORE, size: int = 0
+) -> np.ndarray:
+    """Draws one person's keypoints.
+
+    Args:
+        image: (H, W, 3) uint8.
+        keypoints: (K, 3) x, y, score; a dot from ``threshold`` on, a ring below it, nothing at 0 or less.
+        names: the K names, by which dots are joined; where they join none, the dots are numbered.
+        threshold: lowest score of a sure keypoint.
+        size: radius of a dot in pixels; 0 chooses by the size of the image.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    canvas = np.ascontiguousarray(image).copy()
+    size = size or max(2, round(max(image.shape[:2]) / 160))
+    drawn = (keypoints[:, 2] > 0) & np.isfinite(keypoints).all(1)
+    sure = drawn & (keypoints[:, 2] >= threshold)
+    # far outside the image OpenCV's fixed-point numbers would overflow
+    places = np.where(drawn[:, None], keypoints[:, :2], 0).round().clip(-10_000, 10_000).astype(int).tolist()
+    edges = limbs(names)
+    for a, b in edges:
+        if sure[a] and sure[b]:
+            cv2.line(canvas, places[a], places[b], side_colour(names[a], names[b]), max(1, size // 2), cv2.LINE_AA)
+    for i in np.flatnonzero(drawn):
+        colour = side_colour(names[i] if names else "")
+        if sure[i]:
+            cv2.circle(canvas, places[i], size, colour, -1, cv2.LINE_AA)
+            cv2.circle(canvas, places[i], size, (0, 0, 0), 1, cv2.LINE_AA)
+        else:
+            cv2.circle(canvas, places[i], size, colour, 1, cv2.LINE_AA)
+        if not edges:
+            corner = (places[i][0] + size, places[i][1] - size)
+            cv2.putText(canvas, str(i), corner, cv2.FONT_HERSHEY_SIMPLEX, 0.1 * size, colour, 1, cv2.LINE_AA)
+    return canvas
+
+
+def draw_boxes(
+    image: np.ndarray, boxes: np.ndarray, colour: Colour = PREDICTED, labels: Sequence[str] | None = None
+) -> np.ndarray:
+    """Draws (N, 4) xyxy boxes, which may leave the image, each with a short text inside its upper left corner."""
+    if not len(boxes):
+        return image.copy()
+    shown = np.nan_to_num(boxes).clip(-10_000, 10_000)
+    drawn = draw_bounding_boxes(
+        _tensor(image),
+        torch.from_numpy(np.concatenate([shown[:, :2], shown[:, 2:].clip(min=shown[:, :2])], axis=1)),
+        labels=None if labels is None else list(labels),
+        colors=colour,
+        width=max(2, round(max(image.shape[:2]) / 400)),
+        label_colors=BACKGROUND if labels is not None else None,
+        label_background_colors=colour if labels is not None else None,
+        fill_labels=labels is not None,
+    )
+    return _array(drawn)
+
+
+def draw_label_map(
+    image: np.ndarray,
+    label_map: np.ndarray,
+    colours: Sequence[Colour],
+    opacity: float = 0.6,
+    hidden: Sequence[int] = (0,),
+) -> np.ndarray:
+    """Lays the colours of a label map over an image.
+
+    Args:
+        image: (H, W, 3) uint8.
+        label_map: (H, W) class numbers; 255, the ignored pixels, becomes black.
+        colours: one per class.
+        opacity: 0 shows the image alone, 1 the colours alone.
+        hidden: classes that are left as they are; by default the background.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    numbers = [int(n) for n in np.unique(label_map) if n not in hidden]
+    if not numbers:
+        return image.copy()
+    masks = torch.from_numpy(label_map[None] == np.array(numbers)[:, None, None])
+    chosen = [(0, 0, 0) if n == IGNORED else colours[n] for n in numbers]
+    return _array(draw_segmentation_masks(_tensor(image), masks, alpha=opacity, colors=list(chosen)))
+
+
+def _tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(image.transpose(2, 0, 1).copy())
+
+
+def _array(image: torch.Tensor) -> np.ndarray:
+    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+
+
+# pieces of a sheet
+
+
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(FONT_SIZE)
+
+
+def _shortened(text: str, width: int) -> str:
+    """The end of a text that fits into ``width`` pixels; paths differ at their ends."""
+    font = _font()
+    while len(text) > 4 and font.getlength(text) > width:
+        text = "…" + text[2:]
+    return text
+
+
+def _text(lines: Sequence[tuple[str, Colour]], width: int, height: int = 0) -> np.ndarray:
+    """Lines of coloured text on a picture of ``width`` x ``height`` pixels (0: as high as they are)."""
+    picture = Image.new("RGB", (width, height or LINE * len(lines)), BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    for i, (text, colour) in enumerate(lines):
+        draw.text((0, i * LINE), _shortened(text, width), fill=colour, font=_font())
+    return np.array(picture)
+
+
+def _legend(names: Sequence[str], colours: Sequence[Colour], width: int) -> np.ndarray:
+    """Colours with their names, in as many lines as they need."""
+    places, x, y = [], 0, 0
+    for name in names:
+        length = round(_font().getlength(name)) + FONT_SIZE + 18
+        if x and x + length > width:
+            x, y = 0, y + LINE
+        places.append((x, y))
+        x += length
+    picture = Image.new("RGB", (width, y + LINE), BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    for (x, y), name, colour in zip(places, names, colours, strict=True):
+        draw.rectangle((x, y + 3, x + FONT_SIZE - 2, y + FONT_SIZE + 1), fill=colour)
+        draw.text((x + FONT_SIZE + 3, y), name, fill=INK, font=_font())
+    return np.array(picture)
+
+
+def _fit(image: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scales an image into ``height`` x ``width`` pixels; also the (2,) factors of x and y."""
+    scale = min(height / image.shape[0], width / image.shape[1])
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    return scaled, np.array([size[0] / image.shape[1], size[1] / image.shape[0]])
+
+
+def _padded(picture: np.ndarray, height: int, width: int, colour: Colour = BACKGROUND) -> np.ndarray:
+    """A picture in the upper middle of a larger one."""
+    canvas = np.full((height, width, 3), colour, dtype=np.uint8)
+    left = (width - picture.shape[1]) // 2
+    canvas[: picture.shape[0], left : left + picture.shape[1]] = picture
+    return canvas
+
+
+def _beside(pictures: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
+    """Pictures side by side, each in a field of ``height`` x ``width`` pixels."""
+    gap = np.full((height, 4, 3), BACKGROUND, dtype=np.uint8)
+    fields = [part for picture in pictures for part in (gap, _padded(picture, height, width, PANEL))]
+    return np.concatenate(fields[1:], axis=1)
+
+
+# the kinds
+
+
+def _pose_cells(dataset: Dataset, shown: Shown) -> list[Cell]:
+    """The surroundings of each person's box."""
+    height, width = 360, 270
+    cells = []
+    for record, result in shown:
+        image, label = read_image(record.image), cast(PoseLabel, record.label)
+        margin = 0.2 * (label.box[2:] - label.box[:2]).max()
+        x1, y1 = np.floor(label.box[:2] - margin).clip(0, np.array(image.shape[1::-1]) - 2).astype(int)
+        x2, y2 = np.ceil(label.box[2:] + margin).clip((x1 + 1, y1 + 1), image.shape[1::-1]).astype(int)
+        crop, factors = _fit(image[y1:y2, x1:x2], height, width)
+        pictures = []
+        for points in (label.keypoints, np.asarray(result["keypoints"])):
+            # pixel centres are whole numbers, so the edge of the crop lies half a pixel before them
+            places = (points[:, :2] - (x1, y1) + 0.5) * factors - 0.5
+            pictures.append(draw_pose(crop, np.column_stack([places, points[:, 2]]), dataset.classes, size=4))
+        cells.append((record.id, _beside(pictures, height, width)))
+    return cells
+
+
+def _parsing_cells(dataset: Dataset, shown: Shown) -> list[Cell]:
+    """Label maps over the image, above the names of the classes that occur."""
+    height, width = 360, 300
+    assert dataset.read_label_map is not None
+    colours = class_colours(len(dataset.classes))
+    cells = []
+    for record, result in shown:
+        image, _ = _fit(read_image(record.image), height, width)
+        maps = [
+            cv2.resize(label_map, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+            for label_map in (dataset.read_label_map(cast(ParsingLabel, record.label).path), result["label_map"])
+        ]
+        numbers = [n for n in np.unique(np.stack(maps)).tolist() if n not in (0, IGNORED)]
+        pair = _beside([draw_label_map(image, label_map, colours) for label_map in maps], height, width)
+        legend = _legend([dataset.classes[n] for n in numbers], [colours[n] for n in numbers], pair.shape[1])
+        cells.append((record.id, np.concatenate([pair, legend])))
+    return cells
+
+
+def _detection_cells(dataset: Dataset, shown: Shown) -> list[Cell]:
+    """Truth green, ignored regions grey; predictions above 0.3 with their scores."""
+    height, width = 360, 480
+    cells = []
+    for record, result in shown:
+        image, factors = _fit(read_image(record.image), height, width)
+        scale = np.tile(factors, 2)
+        label = cast(DetectionLabel, record.label)
+        truth = draw_boxes(image, label.ignore * scale, UNKNOWN)
+        truth = draw_boxes(truth, label.boxes * scale, RIGHT_ANSWER)
+        sure = np.asarray(result["scores"]) > SCORE
+        labels = [f"{score:.2f}" for score in np.asarray(result["scores"])[sure]]
+        # the surest box last, so that it lies on top
+        found = draw_boxes(image, (np.asarray(result["boxes"])[sure] * scale)[::-1], labels=labels[::-1])
+        cells.append((f"{record.id} ({len(label.boxes)} people, {len(labels)} found)", _beside([truth, found], height, width)))
+    return cells
+
+
+def _attributes_cells(dataset: Dataset, shown: Shown) -> list[Cell]:
+    """The image beside the attributes that are true or predicted; the many absent ones are left out."""
+    height, width = 360, 260
+    cells = []
+    for record, result in shown:
+        lines: list[tuple[str, Colour]] = []
+        label = cast(AttributesLabel, record.label)
+        for name, truth, score in zip(dataset.classes, label.values, result["probability"], strict=True):
+            predicted = score > 0.5
+            if truth < 0 and predicted:
+                lines.append((f"{name} {score:.2f}: not labelled", UNKNOWN))
+            elif truth > 0 and predicted:
+                lines.append((f"{name} {score:.2f}", RIGHT_ANSWER))
+            elif predicted:
+                lines.append((f"{name} {score:.2f}: wrong", WRONG_ANSWER))
+            elif truth > 0:
+                lines.append((f"{name} {score:.2f}: missed", WRONG_ANSWER))
+        room = height // LINE
+        if len(lines) > room:
+            lines[room - 1 :] = [(f"and {len(lines) - room + 1} more", INK)]
+        image, _ = _fit(read_image(record.image), height, width)
+        image = _padded(image, height, width, PANEL)
+        text = _text(lines, width, height)
+        cells.append((record.id, np.concatenate([image, np.full((height, 8, 3), BACKGROUND, np.uint8), text], axis=1)))
+    return cells
+
+
+def _reid_cells(dataset: Dataset, shown: Shown) -> list[Cell]:
+    """Each query and its nearest neighbours among the shown images, framed green for the same person, red for another.
+
+    As in the evaluation, images of the same person by the same camera do not count.  Where no shown image is a
+    query, each is one.
+    """
+    height, width, frame = 240, 120, 5
+    labels = [cast(ReIDLabel, record.label) for record, _ in shown]
+    features = np.stack([np.asarray(result["feature"], dtype=np.float64) for _, result in shown])
+    features /= np.linalg.norm(features, axis=1, keepdims=True).clip(min=1e-12)
+    similarity = features @ features.T
+    tiles = [_padded(_fit(read_image(record.image), height, width)[0], height, width, PANEL) for record, _ in shown]
+
+    def framed(i: int, colour: Colour, text: str) -> np.ndarray:
+        sides = (frame, frame, frame, frame)
+        picture = cv2.copyMakeBorder(tiles[i], *sides, borderType=cv2.BORDER_CONSTANT, value=colour)
+        return np.concatenate([picture, _text([(text, colour)], picture.shape[1])])
+
+    queries = [i for i, label in enumerate(labels) if label.role == "query"] or list(range(len(labels)))
+    cells = []
+    for query in queries:
+        person, camera = labels[query].identity, labels[query].camera
+        nearest = [i for i in np.argsort(-similarity[query], kind="stable").tolist() if i != query]
+        nearest = [i for i in nearest if (labels[i].identity, labels[i].camera) != (person, camera)][:NEIGHBOURS]
+        pictures = [framed(query, INK, "query")]
+        for i in nearest:
+            colour = RIGHT_ANSWER if labels[i].identity == person else WRONG_ANSWER
+            pictures.append(framed(i, colour, f"{similarity[query, i]:.2f}"))
+        cells.append((shown[query][0].id, np.concatenate(pictures, axis=1)))
+    return cells
+
+
+def _plain_cells(dataset: Dataset, shown: Shown) -> list[Cell]:
+    """The images alone."""
+    return [(record.id, _fit(read_image(record.image), 360, 360)[0]) for record, _ in shown]
+
+
+CELLS: dict[str, Callable[[Dataset, Shown], list[Cell]]] = {
+    "pose": _pose_cells,
+    "parsing": _parsing_cells,
+    "detection": _detection_cells,
+    "attributes": _attributes_cells,
+    "reid": _reid_cells,
+}
+
+
+def draw_sheet(task: Task, dataset: Dataset, shown: Shown, path: Path) -> None:
+    """Writes a contact sheet of some results as JPEG: a cell per record, truth left and prediction right.
+
+    A kind of task that ``CELLS`` does not know is drawn as its images alone.
+
+    Args:
+        task: whose results they are.
+        dataset: what the labels mean.
+        shown: the records with their results in source-image pixels.
+        path: the file; its folder is made.
+
+    Raises:
+        ValueError: nothing to show, or an image that cannot be read (``BadImageError``).
+    """
+    if not shown:
+        raise ValueError(f"no results of {dataset.name} to draw")
+    cells = CELLS.get(task.kind, _plain_cells)(dataset, shown)
+    height, width = (max(picture.shape[axis] for _, picture in cells) for axis in (0, 1))
+    num_columns = min(len(cells), max(1, (SHEET_WIDTH - GAP) // (width + GAP)))
+    num_rows = math.ceil(len(cells) / num_columns)
+    if num_rows * (height + LINE + GAP) > SHEET_HEIGHT:
+        num_rows = max(1, SHEET_HEIGHT // (height + LINE + GAP))
+        logger.info("%s: drawing the first %d of %d results", dataset.name, num_rows * num_columns, len(cells))
+    top = LINE + 2 * GAP
+    sheet_width = GAP + num_columns * (width + GAP)
+    sheet = np.full((top + num_rows * (height + LINE + GAP), sheet_width, 3), BACKGROUND, dtype=np.uint8)
+    title = _text([(f"{dataset.name}, task {task.spec.name}", INK)], sheet_width - 2 * GAP)
+    sheet[GAP : GAP + LINE, GAP:-GAP] = title
+    for i, (caption, picture) in enumerate(cells[: num_rows * num_columns]):
+        y, x = top + i // num_columns * (height + LINE + GAP), GAP + i % num_columns * (width + GAP)
+        sheet[y : y + LINE, x : x + width] = _text([(caption, INK)], width)
+        sheet[y + LINE : y + LINE + picture.shape[0], x : x + picture.shape[1]] = picture
+    _write_jpeg(sheet, path)
+
+
+def _write_jpeg(image: np.ndarray, path: Path) -> None:
+    """Writes a JPEG that is either the old one or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data.tobytes())
+    os.replace(temporary, path)
