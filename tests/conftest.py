@@ -28,3 +28,21 @@ def dev_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real datasets in {folder}; set UNIHAP_SHARED to the parent of their data folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def toy_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of toy datasets in the layouts of Market-1501, PA-100K, COCO, LIP and CrowdHuman."""
+    import toy
+
+    return toy.make(tmp_path_factory.mktemp("datasets"))
+
+
+@pytest.fixture(scope="session")
+def toy_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config that trains all five kinds of task on the toy datasets with a tiny model."""
+    import toy
+
+    path = tmp_path_factory.mktemp("config") / "toy.yaml"
+    path.write_text(toy.CONFIG)
+    return path

@@ -100,7 +100,7 @@ def read_one(dataset: Dataset, image: str, label: str, fast: bool) -> tuple[byte
             label_map = dataset.read_label_map(label)
             if size is not None:
                 check_size(label_map, *size, label)
-        except (ValueError, FileNotFoundError) as error:
+        except BadImageError as error:
             faults.append(str(error))
     return digest, faults
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Converts released checkpoints to ours and back.
 
-examples:
+Examples:
   one model from UniHCP's per-task files
     python tools/convert_checkpoint.py --from unihcp --out unihcp.safetensors \\
         --task coco_pose=ckpt_task0_iter_newest.pth.tar --task general_reid=ckpt_task2_iter_newest.pth.tar

@@ -29,8 +29,9 @@ import torch.distributed as dist
 from unihap.build import build_device, build_evaluation, build_model, build_plan, build_training, dry_run
 from unihap.config import CfgNode, get_cfg
 from unihap.data.images import BadImageError
+from unihap.engine.allocator import keep_heap
 from unihap.engine.checkpoint import Checkpoints, load_into, read_weights, write_atomically
-from unihap.engine.evaluate import EvaluationJob, evaluate, results_table
+from unihap.engine.evaluate import EvaluationJob, evaluate
 from unihap.engine.groups import Groups, describe
 from unihap.engine.train import Run, train
 from unihap.models.unihap import UniHAP
@@ -129,10 +130,11 @@ def prepare(
     return training.model, training, jobs
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """Exit status 0 done, 1 the run failed, 2 bad arguments or config."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
-    arguments = parse()
+    arguments = parse(words)
+    keep_heap()
     try:
         cfg = load_config(arguments)
         if arguments.dry_run:
@@ -147,7 +149,7 @@ def main() -> int:
         if training is not None:
             train(training)
             training.groups.share_private(model)
-        results = evaluate(
+        evaluate(
             model,
             jobs,
             Path(cfg.OUTPUT_DIR),
@@ -166,8 +168,6 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    if results:
-        logger.info("results\n%s", results_table(results, jobs))
     if dist.is_initialized():
         dist.destroy_process_group()
     return 0

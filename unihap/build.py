@@ -1,7 +1,7 @@
 """From a config to objects.  The only module of the package that reads a config; everything else takes plain values."""
 
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -225,11 +225,11 @@ def build_statistics(cfg: CfgNode, task: Task, dataset: Dataset | None) -> Stati
     block = task_block(cfg, task.spec.name)
     if dataset is not None and 0 < block.NUM_IDENTITIES < task.statistics(dataset).num_identities:
         raise ValueError(
-            f"TASKS.{task.spec.name}.NUM_IDENTITIES is {block.NUM_IDENTITIES} but the training set has more identities; "
+            f"TASKS.{task.spec.name}.NUM_IDENTITIES is {block.NUM_IDENTITIES} but the training set has more; "
             f"set 0 to count them"
         )
     if block.POSITIVE_RATIO or block.NUM_IDENTITIES:
-        ratio = torch.tensor(list(block.POSITIVE_RATIO)) if block.POSITIVE_RATIO else None
+        ratio = torch.tensor([float(ratio) for ratio in block.POSITIVE_RATIO]) if block.POSITIVE_RATIO else None
         return Statistics(positive_ratio=ratio, num_identities=block.NUM_IDENTITIES)
     assert dataset is not None
     return task.statistics(dataset)

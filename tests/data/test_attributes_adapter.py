@@ -77,7 +77,7 @@ def test_real_pa100k_image(dev_data):
     present = {name for name, value in zip(dataset.classes, record.label.values, strict=True) if value}
     assert present == {"Age18-60", "Back", "Backpack", "LongSleeve", "UpperPlaid", "Trousers"}
     assert sorted(PA100K_RELEASE_ORDER) == sorted(dataset.classes)
-    with pytest.raises(FileNotFoundError, match='lists no images for train: .*see "PA-100K"'):
+    with pytest.raises(FileNotFoundError, match=r'lists no images for train: .*see "PA-100K"'):
         load_dataset("pa100k_train", dev_data)
 
 

@@ -16,7 +16,7 @@ def test_no_two_adapters_claim_a_name():
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_missing_dataset_names_its_path_and_its_section(name, tmp_path):
-    with pytest.raises(FileNotFoundError, match='see "[^"]+" in datasets/README.md') as caught:
+    with pytest.raises(FileNotFoundError, match=r'see "[^"]+" in datasets/README\.md') as caught:
         load_dataset(name, tmp_path)
     assert str(tmp_path) in str(caught.value)
     title = re.search('see "([^"]+)"', str(caught.value))[1]

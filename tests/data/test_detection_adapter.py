@@ -94,9 +94,8 @@ def annotation(number, box=(1, 2, 3, 4), **rest):
 
 @pytest.mark.parametrize("kind", ["person_keypoints", "instances"])
 def test_coco_people_are_boxes_and_crowds_are_ignored_regions(tmp_path, kind):
-    root = coco(
-        tmp_path, annotation(1), annotation(2, iscrowd=1), annotation(3, category_id=3), annotation(4, (1, 2, 0, 4)), kind=kind
-    )  # fmt: skip
+    people = annotation(1), annotation(2, iscrowd=1), annotation(3, category_id=3), annotation(4, (1, 2, 0, 4))
+    root = coco(tmp_path, *people, kind=kind)
     dataset = load_dataset("coco_person_val", root)
     assert [r.id for r in dataset.records] == ["1", "2"]
     assert dataset.records[0].label.boxes.tolist() == [[1, 2, 4, 6]]

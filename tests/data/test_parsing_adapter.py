@@ -6,6 +6,7 @@ import scipy.io
 from PIL import Image
 
 from unihap.data.catalog import load_dataset
+from unihap.data.images import BadImageError
 from unihap.data.label_maps import LabelMapReader, check_size
 from unihap.data.parsing import h36m_parsing, lip
 from unihap.data.parsing_classes import H36M_CLASSES, H36M_VALUES
@@ -80,7 +81,7 @@ def test_dense_values_are_kept_and_255_is_ignored(tmp_path):
 
 def test_dense_value_beyond_the_classes_is_refused(tmp_path):
     path = write_map(tmp_path / "a.png", [[0, 4, 255]])
-    with pytest.raises(ValueError, match=r"a\.png holds the value 4, but the classes are 0-3"):
+    with pytest.raises(BadImageError, match=r"a\.png holds the value 4, but the classes are 0-3"):
         LabelMapReader((0, 1, 2, 3))(path)
 
 
@@ -104,7 +105,7 @@ def test_adapters_pass_the_choice_on(tmp_path):
 
 def test_label_map_of_another_size_is_refused():
     check_size(np.zeros((2, 3), np.uint8), 2, 3, "a.png")
-    with pytest.raises(ValueError, match=r"a\.png: the label map is 3x2 pixels but its image is 2x3"):
+    with pytest.raises(BadImageError, match=r"a\.png: the label map is 3x2 pixels but its image is 2x3"):
         check_size(np.zeros((2, 3), np.uint8), 3, 2, "a.png")
 
 
@@ -175,7 +176,10 @@ def test_ccp_photos_without_a_label_map_are_counted(dev_data, tmp_path):
     with pytest.raises(ValueError, match=r"0001\.mat: groundtruth must be an array of class numbers"):
         dataset.read_label_map(str(path))
     path.write_bytes(b"MATLAB 5.0 MAT-file, but cut off")
-    with pytest.raises(ValueError, match=r"0001\.mat is not a readable MATLAB file"):
+    with pytest.raises(BadImageError, match=r"0001\.mat is not a readable MATLAB file"):
+        dataset.read_label_map(str(path))
+    path.unlink()
+    with pytest.raises(BadImageError, match=r"no such file: .*0001\.mat"):
         dataset.read_label_map(str(path))
 
 

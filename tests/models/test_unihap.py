@@ -27,7 +27,9 @@ SPECS = [
 @pytest.fixture(scope="module")
 def model() -> UniHAP:
     torch.manual_seed(0)
-    return Architecture("vit_pico_patch16", (8, 8), 0.0, width=32, num_heads=2, num_layers=2, feedforward=48).make(SPECS)
+    return Architecture("vit_pico_patch16", (8, 8), 0.0, width=32, num_heads=2, num_layers=2, feedforward=48).make(
+        SPECS
+    )
 
 
 def images(batch=2, height=64, width=48):

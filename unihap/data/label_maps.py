@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from unihap.data.files import read_mat
-from unihap.data.images import read_index_map
+from unihap.data.images import BadImageError, read_index_map
 
 IGNORED = 255
 
@@ -33,7 +33,7 @@ class LabelMapReader:
         """Returns (H, W) uint8 in query order, 255 = ignored.
 
         Raises:
-            ValueError: unreadable file (also as ``BadImageError``), or a value that the dataset cannot hold: where
+            BadImageError: missing or damaged file, or a value that the dataset cannot hold: where
                 the classes are 0, 1, ... without a gap, a larger one but 255 means that the file belongs to another
                 dataset, unless ``unlisted`` is ``release``.
         """
@@ -41,7 +41,7 @@ class LabelMapReader:
         if self.unlisted == "ignore" and self.values == tuple(range(len(self.values))):
             wrong = raw[(raw >= len(self.values)) & (raw != IGNORED)]
             if len(wrong):
-                raise ValueError(
+                raise BadImageError(
                     f"{path} holds the value {wrong[0]}, but the classes are 0-{len(self.values) - 1} "
                     "(255 = ignored); is it of another dataset?"
                 )
@@ -55,10 +55,10 @@ def check_size(label_map: np.ndarray, height: int, width: int, path: str) -> Non
     """Refuses a label map of another size than its image.
 
     Raises:
-        ValueError: the sizes differ; names the file and both sizes.
+        BadImageError: the sizes differ; names the file and both sizes.
     """
     if label_map.shape != (height, width):
-        raise ValueError(
+        raise BadImageError(
             f"{path}: the label map is {label_map.shape[1]}x{label_map.shape[0]} pixels "
             f"but its image is {width}x{height}; fetch both again"
         )
@@ -68,10 +68,12 @@ def read_ccp_map(path: Path) -> np.ndarray:
     """The label map in a ``.mat`` file of CCP, (H, W) uint8.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: damaged, or not an array of class numbers.
+        BadImageError: missing or damaged file, or not an array of class numbers.
     """
-    raw = read_mat(path, "CCP", ("groundtruth",))["groundtruth"]
+    try:
+        raw = read_mat(path, "CCP", ("groundtruth",))["groundtruth"]
+    except (FileNotFoundError, ValueError) as error:
+        raise BadImageError(str(error)) from None
     if raw.ndim != 2 or raw.dtype.kind not in "iu" or raw.min() < 0 or raw.max() > IGNORED:
-        raise ValueError(f"{path}: groundtruth must be an array of class numbers 0-255, got {raw.dtype} {raw.shape}")
+        raise BadImageError(f"{path}: groundtruth must be an array of class numbers 0-255, got {raw.dtype} {raw.shape}")
     return raw.astype(np.uint8)

@@ -60,7 +60,7 @@ def mpii(root: Path, split: str) -> Dataset:
     records = PeopleRecords(
         table, np.array(rows), np.array(ids), np.stack(keypoints), np.stack(boxes), head_sizes=heads[ids]
     )
-    return pose_dataset(name, SKELETONS["mhp"], records, metric="pckh", skipped=log_skipped(name, skipped))
+    return pose_dataset(name, SKELETONS["mpii"], records, metric="pckh", skipped=log_skipped(name, skipped))
 
 
 def _mpii_person(entry: Any, where: Callable[[], str]) -> tuple[np.ndarray, np.ndarray]:

@@ -104,7 +104,7 @@ SKELETONS: dict[str, Skeleton] = {
         "left_shoulder left_elbow left_wrist right_shoulder right_elbow right_wrist",
         range(7, 17),
     ),
-    # the order of MPII, which uses this skeleton too
+    # the order of MPII
     "mhp": _skeleton(
         "right_ankle right_knee right_hip left_hip left_knee left_ankle pelvis thorax upper_neck head_top "
         "right_wrist right_elbow right_shoulder left_shoulder left_elbow left_wrist",
@@ -134,3 +134,4 @@ SKELETONS: dict[str, Skeleton] = {
         (*(COCO_SIGMAS[n.removeprefix("left_").removeprefix("right_")] for n in _COCO_NAMES.split()), 0.08, 0.08, 0.08),
     ),
 }
+SKELETONS["mpii"] = SKELETONS["mhp"]

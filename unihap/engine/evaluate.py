@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from unihap.engine.train import move
 from unihap.models.unihap import UniHAP
 from unihap.structures import Batch, Dataset, Prediction, Record
 from unihap.tasks.task import Result, Row, Task
+from unihap.visualize import draw_sheet
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class EvaluationJob:
     flip: bool
 
 
-Draw = Callable[[Task, Dataset, Sequence[tuple[Record, Result]], Path], None]
+TABLE_HEAD = f"{'dataset':<26} {'task':<22} {'metric':<6} {'value':>7} {'chance':>7}  other metrics"
 
 
 @torch.inference_mode()
@@ -67,7 +68,6 @@ def evaluate(
     *,
     autocast: torch.dtype | None = None,
     num_pictures: int = 0,
-    draw: Draw | None = None,
 ) -> dict[str, dict[str, float]]:
     """Evaluates every job and writes ``results.json``.
 
@@ -76,14 +76,14 @@ def evaluate(
         jobs: what to evaluate.
         output: ``OUTPUT_DIR``.
         autocast: dtype of the model's matrix products, or ``None``.
-        num_pictures: results of each dataset to draw.
-        draw: draws the first results of a dataset into a file.
+        num_pictures: results of each dataset to draw beside the truth; 0 draws none.
 
     Returns:
         Dataset name to metrics on process 0, ``{}`` on the others.
     """
     model.eval()
     results: dict[str, dict[str, float]] = {}
+    table = [TABLE_HEAD]
     first = not dist.is_initialized() or dist.get_rank() == 0
     for job in jobs:
         rows: list[Row] = []
@@ -92,6 +92,8 @@ def evaluate(
         name = job.dataset.name
         for batch in tqdm(job.batches, desc=f"evaluating {name}", disable=None if first else True):
             failed += batch.skipped
+            if not len(batch):
+                continue
             for record, result in zip(
                 batch.records, predict_batch(model, job.task, batch, job.flip, autocast), strict=True
             ):
@@ -102,11 +104,12 @@ def evaluate(
         if gathered is None:
             continue
         results[name] = _summarise(job, gathered)
-        if draw is not None and shown:
-            draw(job.task, job.dataset, shown, output / "visualizations" / f"{name}.jpg")
-        logger.info("%s: %s", name, _sentence(results[name], job))
-    if first:
+        if shown:
+            draw_sheet(job.task, job.dataset, shown, output / "visualizations" / f"{name}.jpg")
+        table.append(_table_line(job, results[name]))
         write_results(output, results)
+    if first:
+        logger.info("results, beside what a blind guess scores\n%s", "\n".join(table))
     return results
 
 
@@ -130,24 +133,12 @@ def _summarise(job: EvaluationJob, gathered: Sequence[tuple[list[Row], list[str]
     return job.task.evaluator.summary(rows, job.dataset)
 
 
-def _sentence(metrics: Mapping[str, Any], job: EvaluationJob) -> str:
-    chance = job.task.evaluator.chance(job.dataset)
-    return ", ".join(
-        f"{name} {value:.2f}" + (f" (chance {chance[name]:.2f})" if name in chance else "")
-        for name, value in metrics.items()
-        if isinstance(value, int | float)
-    )
-
-
-def results_table(results: Mapping[str, Mapping[str, float]], jobs: Sequence[EvaluationJob]) -> str:
-    """Main metric of every dataset beside what a blind guess scores."""
-    lines = [f"{'dataset':<28} {'task':<24} {'metric':<8} {'value':>7} {'chance':>7}"]
-    for job in jobs:
-        metric = job.task.main_metric
-        value = results[job.dataset.name][metric]
-        chance = job.task.evaluator.chance(job.dataset).get(metric, float("nan"))
-        lines.append(f"{job.dataset.name:<28} {job.task.spec.name:<24} {metric:<8} {value:>7.2f} {chance:>7.2f}")
-    return "\n".join(lines)
+def _table_line(job: EvaluationJob, metrics: Mapping[str, float]) -> str:
+    """Main metric and its value by chance, then the other metrics; the many metrics of single classes stay out."""
+    main = job.task.main_metric
+    chance = job.task.evaluator.chance(job.dataset)[main]
+    others = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items() if name != main and "/" not in name)
+    return f"{job.dataset.name:<26} {job.task.spec.name:<22} {main:<6} {metrics[main]:>7.2f} {chance:>7.2f}  {others}"
 
 
 def write_results(output: Path, results: Mapping[str, Mapping[str, Any]]) -> None:

@@ -159,8 +159,8 @@ def train(run: Run) -> None:
         run.optimizer.zero_grad(set_to_none=True)
 
         images += sum(plan.num_slots * plan.batch_size for plan in groups.plans)
-        for task, _, terms, loss in finished:
-            events.add(task, _log_values(terms, loss, run.log_layers))
+        for task, batch, terms, loss in finished:
+            events.add(task, {**_log_values(terms, loss, run.log_layers), "unreadable_images": len(batch.skipped)})
         if (iteration + 1) % run.log_period == 0 or iteration + 1 == run.last_iteration:
             counted = gather(events.take())
             if counted is not None:

@@ -51,7 +51,7 @@ def build_vit(name: str, drop_path: float) -> VisionTransformer:
         raise ValueError(f"unknown encoder {name!r}{did_you_mean(name, known)}; it must be a plain ViT, a vit_* model")
     vit = timm.create_model(name, pretrained=False, **plain)
     if type(vit) is not VisionTransformer or vit.num_prefix_tokens:
-        raise ValueError(f"encoder {name!r} is not a plain ViT (it is a {type(vit).__name__}); choose another vit_* model")
+        raise ValueError(f"encoder {name!r} is not a plain ViT (it is a {type(vit).__name__}); use another vit_*")
     return vit
 
 

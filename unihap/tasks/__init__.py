@@ -22,13 +22,24 @@ TASKS: Mapping[str, Callable[[str, TaskOptions], Task]] = {
         pose_task, skeleton="coco", train_datasets=("coco_keypoints_train",), test_datasets=("coco_keypoints_val",)
     ),
     "aic_pose": partial(pose_task, skeleton="aic", train_datasets=("aic_train",), test_datasets=("aic_val",)),
-    "posetrack18_pose": partial(pose_task, skeleton="posetrack18"),
-    "h36m_pose": partial(pose_task, skeleton="h36m", main_metric="EPE"),
-    "mhp_pose": partial(pose_task, skeleton="mhp"),
+    "posetrack18_pose": partial(
+        pose_task,
+        skeleton="posetrack18",
+        train_datasets=("posetrack18_train",),
+        test_datasets=("posetrack18_val",),
+    ),
+    "h36m_pose": partial(
+        pose_task,
+        skeleton="h36m",
+        train_datasets=("h36m_pose_train",),
+        test_datasets=("h36m_pose_test",),
+        main_metric="EPE",
+    ),
+    "mhp_pose": partial(pose_task, skeleton="mhp", train_datasets=("mhp_train",), test_datasets=("mhp_val",)),
     "pennaction_pose": partial(pose_task, skeleton="pennaction"),
     "threedpw_pose": partial(pose_task, skeleton="threedpw"),
     "jrdb_pose": partial(pose_task, skeleton="jrdb"),
-    "halpe_pose": partial(pose_task, skeleton="halpe"),
+    "halpe_pose": partial(pose_task, skeleton="halpe", train_datasets=("halpe_train",), test_datasets=("halpe_val",)),
     "mpii_pose": partial(
         pose_task, skeleton="mpii", train_datasets=("mpii_train",), test_datasets=("mpii_val",), main_metric="PCKh"
     ),
@@ -72,7 +83,11 @@ TASKS: Mapping[str, Callable[[str, TaskOptions], Task]] = {
         train_datasets=("ccp_as_pa100k_train",),
         test_datasets=("ccp_as_pa100k_test",),
     ),
-    "general_reid": partial(reid_task, train_datasets=("market1501_train",), test_datasets=("market1501_test",)),
+    "general_reid": partial(
+        reid_task,
+        train_datasets=("market1501_train", "cuhk03_train", "msmt17_train"),
+        test_datasets=("market1501_test", "cuhk03_test", "msmt17_test"),
+    ),
     "cloth_changing_reid": partial(reid_task, train_datasets=(), test_datasets=()),
     "pedestrian_detection": partial(
         detection_task, train_datasets=("crowdhuman_train",), test_datasets=("crowdhuman_val",)

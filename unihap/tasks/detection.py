@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert
 
-from unihap.data.transforms import detection_transform
+from unihap.data.geometry import invert, transform_boxes
+from unihap.data.transforms import SHORT_CHOICES, detection_transform
 from unihap.evaluation import detection as evaluation
 from unihap.losses.detection import detection_losses
 from unihap.structures import (
@@ -21,7 +22,7 @@ from unihap.structures import (
     TaskSpec,
     Unit,
 )
-from unihap.tasks.task import Criterion, Result, Row, Statistics, Task, TaskOptions, to_source
+from unihap.tasks.task import Criterion, Result, Row, Statistics, Task, TaskOptions
 
 STRIDE = 16  # padded sides are whole patches, so that box fractions and token positions share one frame
 
@@ -80,7 +81,7 @@ def decode(prediction: Prediction, batch: Batch) -> list[Result]:
     order = scores.argsort(dim=1, descending=True, stable=True)
     results = []
     for boxes, score, rank, matrix, size in zip(pixels, scores, order, batch.matrices, batch.source_sizes, strict=True):
-        corners = to_source(boxes[rank].cpu().numpy().reshape(-1, 2, 2), matrix).reshape(-1, 4)
+        corners = transform_boxes(invert(matrix), boxes[rank].cpu().numpy())
         results.append({"boxes": corners, "scores": score[rank].cpu().numpy(), "size": size})
     return results
 
@@ -126,7 +127,12 @@ def detection_task(
         train_datasets=train_datasets,
         test_datasets=test_datasets,
         loss_lambda=2.0,
-        transform=lambda train: detection_transform(short=short, long=long, train=train),
+        transform=lambda train: detection_transform(
+            short=short,
+            long=long,
+            train=train,
+            short_choices=[round(short * choice / max(SHORT_CHOICES)) for choice in SHORT_CHOICES],
+        ),
         encode=encode,
         statistics=lambda dataset: Statistics(),
         criterion=lambda known, width: DetectionCriterion(weights["class"], weights["l1"], weights["giou"]),

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unihap.data.geometry import invert, mirror_order, transform_points
 from unihap.data.skeletons import SKELETONS
 from unihap.data.transforms import pose_transform
 from unihap.evaluation import pose as evaluation
@@ -15,7 +16,7 @@ from unihap.losses.heatmap import heatmap_mse
 from unihap.losses.probability import weighted_bce
 from unihap.structures import Batch, Dataset, PoseLabel, Prediction, Record, Supervision, Target, TaskSpec, Unit
 from unihap.tasks.heatmap import HeatmapCodec
-from unihap.tasks.task import Criterion, Result, Row, Statistics, Task, TaskOptions, ratio_tensor, to_source
+from unihap.tasks.task import Criterion, Result, Row, Statistics, Task, TaskOptions, ratio_tensor
 
 STRIDE = 4  # input pixels per heatmap cell
 
@@ -60,6 +61,12 @@ def statistics(dataset: Dataset) -> Statistics:
     return Statistics(positive_ratio=torch.from_numpy(visible.mean(0)).float())
 
 
+def encode(label: PoseLabel, input_size: tuple[int, int], codec: HeatmapCodec) -> dict[str, Tensor]:
+    """A Gaussian per keypoint, and whether it is labelled and inside the crop."""
+    heatmap, weight = codec.encode(label.keypoints)
+    return {"heatmap": heatmap, "heatmap_weight": weight}
+
+
 def decode(prediction: Prediction, batch: Batch, codec: HeatmapCodec) -> list[Result]:
     """Keypoints (x, y, peak of the heatmap) in source pixels and the probability of each."""
     assert prediction.heatmap is not None
@@ -70,7 +77,7 @@ def decode(prediction: Prediction, batch: Batch, codec: HeatmapCodec) -> list[Re
     for xy, peak, probability, matrix in zip(
         points.double().cpu().numpy(), peaks.cpu().numpy(), probabilities, batch.matrices, strict=True
     ):
-        keypoints = np.concatenate([to_source(xy, matrix), peak[:, None]], axis=1)
+        keypoints = np.concatenate([transform_points(invert(matrix), xy), peak[:, None]], axis=1)
         results.append({"keypoints": keypoints, "probability": probability})
     return results
 
@@ -119,13 +126,7 @@ def pose_task(
     height, width = size = options.size((256, 192))
     codec = HeatmapCodec(size, (height // STRIDE, width // STRIDE))
     num_keypoints = len(body.names)
-    order = torch.arange(num_keypoints)
-    for left, right in body.mirror:
-        order[[left, right]] = order[[right, left]]
-
-    def encode(label: PoseLabel, input_size: tuple[int, int]) -> dict[str, Tensor]:
-        heatmap, weight = codec.encode(label.keypoints)
-        return {"heatmap": torch.as_tensor(heatmap), "heatmap_weight": torch.as_tensor(weight)}
+    order = torch.as_tensor(mirror_order(num_keypoints, body.mirror))
 
     return Task(
         spec=TaskSpec(name, num_keypoints, frozenset({Unit.PROBABILITY, Unit.HEATMAP}), Supervision.LAYERS_AND_QUERIES),
@@ -134,7 +135,7 @@ def pose_task(
         test_datasets=test_datasets,
         loss_lambda=2000.0,
         transform=lambda train: pose_transform(size, mirror=body.mirror, upper_body=body.upper_body, train=train),
-        encode=encode,
+        encode=partial(encode, codec=codec),
         statistics=statistics,
         criterion=lambda known, width: PoseCriterion(
             ratio_tensor(known, num_keypoints, name),

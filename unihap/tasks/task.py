@@ -168,19 +168,6 @@ def concatenate(datasets: Sequence[Dataset]) -> Dataset:
     return replace(first, name="+".join(d.name for d in datasets), records=records)
 
 
-def check_classes(dataset: Dataset, num_queries: int, task: str) -> None:
-    """Refuses a dataset whose classes are not the task's queries.
-
-    Raises:
-        ValueError: the numbers differ.
-    """
-    if len(dataset.classes) != num_queries:
-        raise ValueError(
-            f"dataset {dataset.name} has {len(dataset.classes)} classes but task {task} has {num_queries} queries; "
-            f"choose the task made for this dataset, see unihap/tasks/__init__.py"
-        )
-
-
 def ratio_tensor(statistics: Statistics, num_queries: int, task: str) -> Tensor:
     """The positive ratios of a task, checked.
 
@@ -194,8 +181,3 @@ def ratio_tensor(statistics: Statistics, num_queries: int, task: str) -> Tensor:
     if not bool(((ratio >= 0) & (ratio <= 1)).all()):
         raise ValueError(f"positive ratios of task {task} must lie in 0 ... 1, got {ratio.tolist()}")
     return ratio.to(torch.float32)
-
-
-def to_source(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """(..., 2) points in input pixels to source-image pixels, through the inverse of a sample's (2, 3) matrix."""
-    return (points - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T

@@ -1,10 +1,5 @@
-"""Drawing of every kind of result: on one image, and as a contact sheet of a dataset with truth and prediction.
+"""A contact sheet of a dataset: some records with their truth and their prediction."""
 
-The ``draw_*`` functions take (H, W, 3) uint8 RGB images and positions in pixels of that image (see
-``unihap.structures`` for the frame); they return a new image.
-"""
-
-import colorsys
 import logging
 import math
 import os
@@ -14,23 +9,19 @@ from typing import cast
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
-from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from unihap.data.images import read_image
 from unihap.structures import AttributesLabel, Dataset, DetectionLabel, ParsingLabel, PoseLabel, Record, ReIDLabel
 from unihap.tasks.task import Result, Task
+from unihap.visualize.draw import IGNORED, SCORE, Colour, class_colours, draw_boxes, draw_label_map, draw_pose
 
 logger = logging.getLogger(__name__)
 
-Colour = tuple[int, int, int]
 Shown = Sequence[tuple[Record, Result]]
 Cell = tuple[str, np.ndarray]  # caption and (h, w, 3) picture
 
 RIGHT_ANSWER, WRONG_ANSWER, UNKNOWN = (22, 140, 60), (208, 32, 32), (140, 140, 140)
-PREDICTED = (255, 140, 0)
-PERSONS_LEFT, PERSONS_RIGHT, MIDDLE = (255, 140, 0), (40, 120, 255), (60, 200, 90)
 BACKGROUND, INK, PANEL = (255, 255, 255), (30, 30, 30), (236, 236, 236)
 
 SHEET_WIDTH = 2000
@@ -38,148 +29,7 @@ SHEET_HEIGHT = 30_000  # JPEG ends at 65,535
 GAP = 10
 FONT_SIZE = 14
 LINE = FONT_SIZE + 5
-IGNORED = 255
-SCORE = 0.3  # boxes and keypoints below it are not drawn, or as rings
 NEIGHBOURS = 4
-
-# The first column is COCO's own skeleton; the second joins what other datasets name besides.
-_SIDED = (
-    "nose eye, eye ear, ear shoulder, shoulder elbow, elbow wrist, shoulder hip, hip knee, knee ankle, "
-    "knee foot, neck shoulder, upper_neck shoulder, thorax shoulder, center_shoulder shoulder, pelvis hip, root hip, "
-    "center_hip hip"
-)
-_CENTRAL = (
-    "head_top neck, head_top upper_neck, head_top head_bottom, nose neck, head neck_base, head center_shoulder, "
-    "upper_neck thorax, neck_base thorax, thorax pelvis, thorax spine, spine root, center_shoulder center_hip"
-)
-_ACROSS = ("eye", "shoulder", "hip")
-
-
-def limbs(names: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs of keypoint numbers to join by a line, found by the keypoints' names; for COCO its official 19."""
-    number = {name: i for i, name in enumerate(names)}
-    pairs = [(f"left_{name}", f"right_{name}") for name in _ACROSS]
-    pairs += [cast(tuple[str, str], tuple(pair.split())) for pair in _CENTRAL.split(", ")]
-    for a, b in (pair.split() for pair in _SIDED.split(", ")):
-        for side in ("left_", "right_"):
-            pairs.append((side + a if side + a in number else a, side + b))
-    return [(number[a], number[b]) for a, b in pairs if a in number and b in number]
-
-
-def side_colour(*names: str) -> Colour:
-    """Colour of a keypoint, or of a limb between two: orange on the person's left, blue on the right, else green."""
-    if all(name.startswith("left_") for name in names):
-        return PERSONS_LEFT
-    return PERSONS_RIGHT if all(name.startswith("right_") for name in names) else MIDDLE
-
-
-def class_colours(num_classes: int) -> list[Colour]:
-    """A colour for every class; the hue of the next one is a golden section away, so neighbours differ."""
-    colours = []
-    for i in range(num_classes):
-        saturation, value = ((0.85, 0.95), (0.55, 1.0), (0.9, 0.65))[i % 3]
-        red, green, blue = colorsys.hsv_to_rgb(i * 0.6180339887 % 1, saturation, value)
-        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return colours
-
-
-# drawing on one image
-
-
-def draw_pose(
-    image: np.ndarray, keypoints: np.ndarray, names: Sequence[str] = (), threshold: float = SCORE, size: int = 0
-) -> np.ndarray:
-    """Draws one person's keypoints.
-
-    Args:
-        image: (H, W, 3) uint8.
-        keypoints: (K, 3) x, y, score; a dot from ``threshold`` on, a ring below it, nothing at 0 or less.
-        names: the K names, by which dots are joined; where they join none, the dots are numbered.
-        threshold: lowest score of a sure keypoint.
-        size: radius of a dot in pixels; 0 chooses by the size of the image.
-
-    Returns:
-        (H, W, 3) uint8.
-    """
-    canvas = np.ascontiguousarray(image).copy()
-    size = size or max(2, round(max(image.shape[:2]) / 160))
-    drawn = (keypoints[:, 2] > 0) & np.isfinite(keypoints).all(1)
-    sure = drawn & (keypoints[:, 2] >= threshold)
-    # far outside the image OpenCV's fixed-point numbers would overflow
-    places = np.where(drawn[:, None], keypoints[:, :2], 0).round().clip(-10_000, 10_000).astype(int).tolist()
-    edges = limbs(names)
-    for a, b in edges:
-        if sure[a] and sure[b]:
-            cv2.line(canvas, places[a], places[b], side_colour(names[a], names[b]), max(1, size // 2), cv2.LINE_AA)
-    for i in np.flatnonzero(drawn):
-        colour = side_colour(names[i] if names else "")
-        if sure[i]:
-            cv2.circle(canvas, places[i], size, colour, -1, cv2.LINE_AA)
-            cv2.circle(canvas, places[i], size, (0, 0, 0), 1, cv2.LINE_AA)
-        else:
-            cv2.circle(canvas, places[i], size, colour, 1, cv2.LINE_AA)
-        if not edges:
-            corner = (places[i][0] + size, places[i][1] - size)
-            cv2.putText(canvas, str(i), corner, cv2.FONT_HERSHEY_SIMPLEX, 0.1 * size, colour, 1, cv2.LINE_AA)
-    return canvas
-
-
-def draw_boxes(
-    image: np.ndarray, boxes: np.ndarray, colour: Colour = PREDICTED, labels: Sequence[str] | None = None
-) -> np.ndarray:
-    """Draws (N, 4) xyxy boxes, which may leave the image, each with a short text inside its upper left corner."""
-    if not len(boxes):
-        return image.copy()
-    shown = np.nan_to_num(boxes).clip(-10_000, 10_000)
-    drawn = draw_bounding_boxes(
-        _tensor(image),
-        torch.from_numpy(np.concatenate([shown[:, :2], shown[:, 2:].clip(min=shown[:, :2])], axis=1)),
-        labels=None if labels is None else list(labels),
-        colors=colour,
-        width=max(2, round(max(image.shape[:2]) / 400)),
-        label_colors=BACKGROUND if labels is not None else None,
-        label_background_colors=colour if labels is not None else None,
-        fill_labels=labels is not None,
-    )
-    return _array(drawn)
-
-
-def draw_label_map(
-    image: np.ndarray,
-    label_map: np.ndarray,
-    colours: Sequence[Colour],
-    opacity: float = 0.6,
-    hidden: Sequence[int] = (0,),
-) -> np.ndarray:
-    """Lays the colours of a label map over an image.
-
-    Args:
-        image: (H, W, 3) uint8.
-        label_map: (H, W) class numbers; 255, the ignored pixels, becomes black.
-        colours: one per class.
-        opacity: 0 shows the image alone, 1 the colours alone.
-        hidden: classes that are left as they are; by default the background.
-
-    Returns:
-        (H, W, 3) uint8.
-    """
-    numbers = [int(n) for n in np.unique(label_map) if n not in hidden]
-    if not numbers:
-        return image.copy()
-    masks = torch.from_numpy(label_map[None] == np.array(numbers)[:, None, None])
-    chosen = [(0, 0, 0) if n == IGNORED else colours[n] for n in numbers]
-    return _array(draw_segmentation_masks(_tensor(image), masks, alpha=opacity, colors=list(chosen)))
-
-
-def _tensor(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(image.transpose(2, 0, 1).copy())
-
-
-def _array(image: torch.Tensor) -> np.ndarray:
-    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-
-
-# pieces of a sheet
 
 
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
@@ -236,8 +86,9 @@ def _padded(picture: np.ndarray, height: int, width: int, colour: Colour = BACKG
     return canvas
 
 
-def _beside(pictures: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
-    """Pictures side by side, each in a field of ``height`` x ``width`` pixels."""
+def _beside(pictures: Sequence[np.ndarray], width: int) -> np.ndarray:
+    """Pictures side by side, each in a field of ``width`` pixels."""
+    height = max(len(picture) for picture in pictures)
     gap = np.full((height, 4, 3), BACKGROUND, dtype=np.uint8)
     fields = [part for picture in pictures for part in (gap, _padded(picture, height, width, PANEL))]
     return np.concatenate(fields[1:], axis=1)
@@ -261,7 +112,7 @@ def _pose_cells(dataset: Dataset, shown: Shown) -> list[Cell]:
             # pixel centres are whole numbers, so the edge of the crop lies half a pixel before them
             places = (points[:, :2] - (x1, y1) + 0.5) * factors - 0.5
             pictures.append(draw_pose(crop, np.column_stack([places, points[:, 2]]), dataset.classes, size=4))
-        cells.append((record.id, _beside(pictures, height, width)))
+        cells.append((record.id, _beside(pictures, width)))
     return cells
 
 
@@ -278,7 +129,7 @@ def _parsing_cells(dataset: Dataset, shown: Shown) -> list[Cell]:
             for label_map in (dataset.read_label_map(cast(ParsingLabel, record.label).path), result["label_map"])
         ]
         numbers = [n for n in np.unique(np.stack(maps)).tolist() if n not in (0, IGNORED)]
-        pair = _beside([draw_label_map(image, label_map, colours) for label_map in maps], height, width)
+        pair = _beside([draw_label_map(image, label_map, colours) for label_map in maps], width)
         legend = _legend([dataset.classes[n] for n in numbers], [colours[n] for n in numbers], pair.shape[1])
         cells.append((record.id, np.concatenate([pair, legend])))
     return cells
@@ -298,7 +149,9 @@ def _detection_cells(dataset: Dataset, shown: Shown) -> list[Cell]:
         labels = [f"{score:.2f}" for score in np.asarray(result["scores"])[sure]]
         # the surest box last, so that it lies on top
         found = draw_boxes(image, (np.asarray(result["boxes"])[sure] * scale)[::-1], labels=labels[::-1])
-        cells.append((f"{record.id} ({len(label.boxes)} people, {len(labels)} found)", _beside([truth, found], height, width)))
+        cells.append(
+            (f"{record.id} (people: {len(label.boxes)}, found: {len(labels)})", _beside([truth, found], width))
+        )
     return cells
 
 
@@ -366,12 +219,13 @@ def _plain_cells(dataset: Dataset, shown: Shown) -> list[Cell]:
     return [(record.id, _fit(read_image(record.image), 360, 360)[0]) for record, _ in shown]
 
 
-CELLS: dict[str, Callable[[Dataset, Shown], list[Cell]]] = {
-    "pose": _pose_cells,
-    "parsing": _parsing_cells,
-    "detection": _detection_cells,
-    "attributes": _attributes_cells,
-    "reid": _reid_cells,
+# how each kind is drawn, and what the sheet says about it
+CELLS: dict[str, tuple[Callable[[Dataset, Shown], list[Cell]], str]] = {
+    "pose": (_pose_cells, "truth left, prediction right; orange: the person's left, blue: right, rings: unsure"),
+    "parsing": (_parsing_cells, "truth left, prediction right; black: ignored"),
+    "detection": (_detection_cells, f"truth left, grey: ignored; predictions above {SCORE} right"),
+    "attributes": (_attributes_cells, "what is true or predicted, with its probability; red: wrong"),
+    "reid": (_reid_cells, "the nearest of the shown images by cosine similarity; green: the same person"),
 }
 
 
@@ -391,18 +245,19 @@ def draw_sheet(task: Task, dataset: Dataset, shown: Shown, path: Path) -> None:
     """
     if not shown:
         raise ValueError(f"no results of {dataset.name} to draw")
-    cells = CELLS.get(task.kind, _plain_cells)(dataset, shown)
+    make_cells, explanation = CELLS.get(task.kind, (_plain_cells, ""))
+    cells = make_cells(dataset, shown)
     height, width = (max(picture.shape[axis] for _, picture in cells) for axis in (0, 1))
     num_columns = min(len(cells), max(1, (SHEET_WIDTH - GAP) // (width + GAP)))
     num_rows = math.ceil(len(cells) / num_columns)
     if num_rows * (height + LINE + GAP) > SHEET_HEIGHT:
         num_rows = max(1, SHEET_HEIGHT // (height + LINE + GAP))
         logger.info("%s: drawing the first %d of %d results", dataset.name, num_rows * num_columns, len(cells))
-    top = LINE + 2 * GAP
+    top = 2 * LINE + 2 * GAP
     sheet_width = GAP + num_columns * (width + GAP)
     sheet = np.full((top + num_rows * (height + LINE + GAP), sheet_width, 3), BACKGROUND, dtype=np.uint8)
-    title = _text([(f"{dataset.name}, task {task.spec.name}", INK)], sheet_width - 2 * GAP)
-    sheet[GAP : GAP + LINE, GAP:-GAP] = title
+    heading = [(f"{dataset.name}, task {task.spec.name}", INK), (explanation, UNKNOWN)]
+    sheet[GAP : GAP + 2 * LINE, GAP:-GAP] = _text(heading, sheet_width - 2 * GAP)
     for i, (caption, picture) in enumerate(cells[: num_rows * num_columns]):
         y, x = top + i // num_columns * (height + LINE + GAP), GAP + i % num_columns * (width + GAP)
         sheet[y : y + LINE, x : x + width] = _text([(caption, INK)], width)
