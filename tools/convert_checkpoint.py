@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Converts released checkpoints to ours and back.
+r"""Converts released checkpoints to ours and back.
 
 Examples:
   one model from UniHCP's per-task files
-    python tools/convert_checkpoint.py --from unihcp --out unihcp.safetensors \\
+    python tools/convert_checkpoint.py --from unihcp --out unihcp.safetensors \
         --task coco_pose=ckpt_task0_iter_newest.pth.tar --task general_reid=ckpt_task2_iter_newest.pth.tar
   one task back to UniHCP's format
     python tools/convert_checkpoint.py --to unihcp --task coco_pose --out ckpt_task0.pth.tar unihcp.safetensors

@@ -98,9 +98,11 @@ def train_tasks(cfg: CfgNode) -> list[str]:
     """Tasks to train, in rank order.
 
     Raises:
-        ValueError: a task is listed twice, or a block of TASKS is used by nothing.
+        ValueError: an unknown task, a task listed twice, or a block of TASKS is used by nothing.
     """
     names = list(cfg.TRAIN.TASKS)
+    for name in names:
+        lookup(TASKS, name, "task")
     if len(set(names)) < len(names):
         raise ValueError(f"TRAIN.TASKS lists a task twice: {names}")
     unused = sorted(set(cfg.TASKS) - set(names) - set(cfg.TEST.TASKS))
@@ -181,12 +183,17 @@ def datasets_root(cfg: CfgNode) -> Path:
     return Path(cfg.DATA.ROOT).expanduser() if cfg.DATA.ROOT else dataset_root()
 
 
-def build_dataset(cfg: CfgNode, name: str) -> Dataset:
-    """One dataset, cut to ``DATA.MAX_RECORDS``."""
+def build_dataset(cfg: CfgNode, name: str, task: Task) -> Dataset:
+    """One dataset of a task, cut to the task's ``MAX_RECORDS``.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: unknown, broken, or unfit for the task.
+    """
     dataset = load_dataset(name, datasets_root(cfg))
-    if cfg.DATA.MAX_RECORDS:
-        dataset = replace(dataset, records=dataset.records[: cfg.DATA.MAX_RECORDS])
-    return dataset
+    check_dataset(dataset, task)
+    limit = task_block(cfg, task.spec.name).MAX_RECORDS
+    return replace(dataset, records=dataset.records[:limit]) if limit else dataset
 
 
 def check_dataset(dataset: Dataset, task: Task) -> None:
@@ -212,9 +219,7 @@ def build_train_dataset(cfg: CfgNode, task: Task) -> Dataset:
         ValueError: no dataset, or one of another kind or other classes.
     """
     names = list(task_block(cfg, task.spec.name).TRAIN) or list(task.train_datasets)
-    datasets = [build_dataset(cfg, name) for name in names]
-    for dataset in datasets:
-        check_dataset(dataset, task)
+    datasets = [build_dataset(cfg, name, task) for name in names]
     if not datasets:
         raise ValueError(f"task {task.spec.name} has no training dataset; set TASKS.{task.spec.name}.TRAIN")
     return task.merge(datasets)
@@ -397,8 +402,7 @@ def build_evaluation(cfg: CfgNode, process: int = 0, num_processes: int = 1) -> 
         task = build_task(cfg, name)
         block = task_block(cfg, name)
         for dataset_name in list(block.TEST) or task.test_datasets:
-            dataset = build_dataset(cfg, dataset_name)
-            check_dataset(dataset, task)
+            dataset = build_dataset(cfg, dataset_name, task)
             samples = TaskDataset(
                 dataset, task.transform(False), task.encode, seed=cfg.SEED, on_bad_image=cfg.DATA.ON_BAD_IMAGE
             )

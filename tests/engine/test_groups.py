@@ -43,7 +43,7 @@ def test_processes_play_neighbouring_ranks():
 
 
 def test_more_processes_than_ranks_are_refused():
-    with pytest.raises(ValueError, match="the plan has 2 ranks .* but 3 processes were started; start at most 2"):
+    with pytest.raises(ValueError, match=r"the plan has 2 ranks .* but 3 processes were started; start at most 2"):
         ranks_of_process(2, 0, 3)
 
 

@@ -178,5 +178,4 @@ def test_adafactor_against_six_recorded_steps(golden, name, tolerance):
         parameter.grad = torch.from_numpy(arrays[f"grad{step}.{name}"])
         optimizer.step()
         worst.append(float((parameter.detach() - torch.from_numpy(arrays[f"after{step}.{name}"])).abs().max()))
-    print(name, worst)
     assert max(worst) < tolerance

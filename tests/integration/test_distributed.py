@@ -57,7 +57,6 @@ def test_twenty_steps_are_the_same_for_one_five_and_eight_processes(toy_config, 
         many = run(number, toy_config, toy_root, tmp_path / str(number), *common, *shares(plan))
         assert many.keys() == one.keys()
         worst = max(float((one[name] - many[name]).abs().max()) for name in one)
-        print(f"{number} processes: largest difference {worst:.2e}")
         assert worst < 1e-9
 
 

@@ -115,7 +115,6 @@ def test_every_stored_output_is_ours_within_1e_4(reference, section):
     no_outputs = ("target_", "match_", "final_point", "num_points")
     assert {name for name in stored.files if not name.startswith(no_outputs)} == set(computed)
     worst = {name: float(np.abs(value.numpy() - stored[name]).max()) for name, value in computed.items()}
-    print(section, worst)  # shown with -s: the largest differences
     assert max(worst.values()) < 1e-4, worst
 
 
@@ -175,5 +174,4 @@ def test_every_loss_term_of_every_layer_is_the_original_s(reference, section):
         layers = len(ours[term])
         expected = [theirs[f"{name}_{i}"] for i in range(layers - 1)] + [theirs[name]]
         tolerance = 0.02 if (section, term) in SAMPLED else 1e-4
-        print(section, term, max(abs(a / b - 1) for a, b in zip(ours[term].tolist(), expected, strict=True)))
         assert ours[term].tolist() == pytest.approx(expected, rel=tolerance), term

@@ -81,8 +81,6 @@ _C.DATA.ROOT = ""
 _C.DATA.NUM_WORKERS = 4
 # error | skip: what to do with an image that cannot be read
 _C.DATA.ON_BAD_IMAGE = "error"
-# Records taken from every dataset; 0 takes all
-_C.DATA.MAX_RECORDS = 0
 
 # --------------------------------------------------------------------------------------------- optimization
 _C.SOLVER = CN()
@@ -168,6 +166,8 @@ TASK_DEFAULTS.LAMBDA = 0.0
 TASK_DEFAULTS.WEIGHT = 0.0
 # (height, width) of the network input in pixels; [] means the task's own
 TASK_DEFAULTS.INPUT_SIZE = []
+# Records taken from every dataset, the first ones; 0 takes all
+TASK_DEFAULTS.MAX_RECORDS = 0
 # Images of one person in a batch (ReID)
 TASK_DEFAULTS.IMAGES_PER_PERSON = 4
 # Training identities (ReID); 0 counts them

@@ -26,12 +26,13 @@ FAR = 10_000  # pixels outside the image at which the drawing libraries' integer
 # Limbs by name; in _SIDED the names may have a left and a right.  Those up to the ankle are COCO's.
 _SIDED = (
     "nose eye, eye ear, ear shoulder, shoulder elbow, elbow wrist, shoulder hip, hip knee, knee ankle, "
-    "knee foot, neck shoulder, upper_neck shoulder, thorax shoulder, center_shoulder shoulder, pelvis hip, root hip, "
-    "center_hip hip"
+    "knee foot, head eye, head_bottom shoulder, neck shoulder, upper_neck shoulder, thorax shoulder, "
+    "center_shoulder shoulder, pelvis hip, root hip, center_hip hip"
 )
 _CENTRAL = (
-    "head_top neck, head_top upper_neck, head_top head_bottom, nose neck, head neck_base, head center_shoulder, "
-    "upper_neck thorax, neck_base thorax, thorax pelvis, thorax spine, spine root, center_shoulder center_hip"
+    "head_top neck, head_top upper_neck, head_top head_bottom, nose head_bottom, nose neck, head neck, neck hip, "
+    "head neck_base, head center_shoulder, upper_neck thorax, neck_base thorax, thorax pelvis, thorax spine, "
+    "spine root, center_shoulder center_hip"
 )
 _ACROSS = ("eye", "shoulder", "hip")
 
