@@ -21,7 +21,7 @@ INSTALL_REQUIRES = [
     "safetensors>=0.4.3",
     "pyyaml>=6.0",
     "tqdm>=4.65",
-    "pillow>=10.0",
+    "pillow>=10.1",
 ]
 
 EXTRAS_REQUIRE = {

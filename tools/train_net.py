@@ -20,7 +20,9 @@ import argparse
 import datetime
 import logging
 import re
+import signal
 import sys
+import types
 from pathlib import Path
 
 import torch
@@ -39,6 +41,7 @@ from unihap.models.unihap import UniHAP
 logger = logging.getLogger("unihap")
 
 # How gloo and NCCL say that the other end of a connection is gone.
+OTHER_FAILED = "another process of this run was killed or failed; see its own messages, start again with --resume"
 LOST_PEER = re.compile(r"[Cc]onnection (closed|reset|refused)|Timed out|Broken pipe|NCCL", re.S)
 
 
@@ -66,12 +69,19 @@ def load_config(arguments: argparse.Namespace) -> CfgNode:
     return cfg
 
 
+def stop(signal_number: int, frame: types.FrameType | None) -> None:
+    """Ends this process with a reason when torchrun ends it, which it does when another one failed."""
+    os.write(2, f"train_net.py: process {os.environ.get('RANK')} stops because {OTHER_FAILED}\n".encode())
+    os._exit(1)  # no clean-up: a message to the failed process would wait for it
+
+
 def join_processes() -> int:
     """Meets the other processes that torchrun started, if any; returns this process's number on its machine."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         # Longer than the slowest pause between two messages (an evaluation), shorter than anybody's patience.
         dist.init_process_group(backend, timeout=datetime.timedelta(minutes=30))
+        signal.signal(signal.SIGTERM, stop)
         if dist.get_rank() != 0:
             logging.getLogger().setLevel(logging.WARNING)
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -163,8 +173,7 @@ def main(words: list[str] | None = None) -> int:
         if not dist.is_initialized() or not LOST_PEER.search(str(error)):
             raise
         print(
-            f"train_net.py: process {dist.get_rank()} lost touch with another process, which was killed or failed "
-            f"(see its own messages); start again with --resume ({str(error).splitlines()[0]})",
+            f"train_net.py: process {dist.get_rank()} stops because {OTHER_FAILED} ({str(error).splitlines()[0]})",
             file=sys.stderr,
         )
         return 1

@@ -37,5 +37,5 @@ def test_a_killed_rank_ends_the_run_within_a_minute(toy_config, toy_root, tmp_pa
     assert process.wait(timeout=60) != 0
     assert time.monotonic() - killed < 60
     said = log.read_text()
-    assert "lost touch with another process, which was killed or failed" in said
+    assert "stops because another process of this run was killed or failed" in said
     assert "--resume" in said
