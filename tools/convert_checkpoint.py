@@ -75,8 +75,8 @@ def read_upstream(path: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is not a torch checkpoint: {str(error).splitlines()[0]}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is not a torch checkpoint ({str(error).splitlines()[0]})") from error
     if not isinstance(loaded, dict) or not isinstance(loaded.get("state_dict"), dict):
         raise ValueError(f"{path} has no state_dict; give a file that UniHCP's training wrote")
     return loaded["state_dict"]

@@ -63,8 +63,6 @@ def load_config(arguments: argparse.Namespace) -> CfgNode:
     cfg = get_cfg()
     cfg.merge_from_file(arguments.config)
     cfg.merge_from_list(arguments.overrides)
-    if cfg.TRAIN.MODE != "joint":
-        raise ValueError(f"TRAIN.MODE {cfg.TRAIN.MODE!r} is not available yet; use joint")
     cfg.freeze()
     return cfg
 
@@ -124,6 +122,8 @@ def prepare(
     arguments: argparse.Namespace, cfg: CfgNode, local_rank: int
 ) -> tuple[UniHAP, Run | None, list[EvaluationJob]]:
     """Builds everything before anything starts, so that a mistake in a config shows at once."""
+    if cfg.TRAIN.MODE != "joint":
+        raise ValueError(f"TRAIN.MODE {cfg.TRAIN.MODE!r} is not available yet; use joint")
     process, num_processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     device = build_device(cfg, local_rank)
     if process == 0:

@@ -34,7 +34,9 @@ def test_a_killed_and_resumed_run_ends_with_the_same_bits(toy_config, toy_root, 
     subprocess.run(command(toy_config, toy_root, whole), check=True, capture_output=True, timeout=300)
     # SIGKILL at a random place; checkpoints are written every 5 of 60 iterations.
     kill_after = random.SystemRandom().randint(6, 50)
-    process = subprocess.Popen(command(toy_config, toy_root, broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(toy_config, toy_root, broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 300
     while max(iterations_or_nothing(broken), default=-1) < kill_after:
         assert process.poll() is None, "the run ended before it could be killed"

@@ -90,6 +90,7 @@ def evaluate(
         shown: list[tuple[Record, Result]] = []
         failed: list[str] = []
         name = job.dataset.name
+        chosen = _spread(job.dataset, num_pictures)
         for batch in tqdm(job.batches, desc=f"evaluating {name}", disable=None if first else True):
             failed += batch.skipped
             if not len(batch):
@@ -98,19 +99,27 @@ def evaluate(
                 batch.records, predict_batch(model, job.task, batch, job.flip, autocast), strict=True
             ):
                 rows.append(job.task.evaluator.row(result, record, job.dataset))
-                if first and len(shown) < num_pictures:
+                if record.id in chosen:
                     shown.append((record, result))
-        gathered = gather((rows, failed))
+        gathered = gather((rows, failed, shown))
         if gathered is None:
             continue
-        results[name] = _summarise(job, gathered)
-        if shown:
-            draw_sheet(job.task, job.dataset, shown, output / "visualizations" / f"{name}.jpg")
+        results[name] = _summarise(job, [(rows, failed) for rows, failed, _ in gathered])
+        pictures = {record.id: (record, result) for *_, part in gathered for record, result in part}
+        if pictures:
+            draw_sheet(job.task, job.dataset, list(pictures.values()), output / "visualizations" / f"{name}.jpg")
         table.append(_table_line(job, results[name]))
         write_results(output, results)
     if first:
         logger.info("results, beside what a blind guess scores\n%s", "\n".join(table))
     return results
+
+
+def _spread(dataset: Dataset, number: int) -> set[str]:
+    """Ids of ``number`` records spread evenly over a dataset, whose neighbours are often alike (ReID: all queries)."""
+    total = len(dataset.records)
+    number = min(number, total)
+    return {dataset.records[i * total // number].id for i in range(number)}
 
 
 def _summarise(job: EvaluationJob, gathered: Sequence[tuple[list[Row], list[str]]]) -> dict[str, float]:
