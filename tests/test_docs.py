@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "datasets").glob("*.md"), *(ROOT / "configs").glob("*.md")])
 LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)[^)]*\)")
-COMMAND = re.compile(r"^\s*(?:python|torchrun [^\n]*?) (tools/\w+\.py[^\n]*(?:\\\n[^\n]*)*)", re.MULTILINE)
+COMMAND = re.compile(r"^\s*(?:python|torchrun [^\n]*?) (tools/\w+\.py(?:[^\n\\]|\\\n)*)", re.MULTILINE)
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 

@@ -134,5 +134,5 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, capsys):
     words = ["--from", "unihcp", "--out", str(tmp_path / "o.safetensors"), "--task", f"coco_pose={tmp_path / 'x.pth'}"]
     assert convert_checkpoint.main(words) == 2
     assert "is not a torch checkpoint" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="is not a readable .safetensors file"):
+    with pytest.raises(ValueError, match=r"is not a readable \.safetensors file"):
         read_weights(tmp_path / "x.pth")

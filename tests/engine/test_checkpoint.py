@@ -52,7 +52,7 @@ def test_keys_say_shared_or_private(saved):
 
 
 def test_missing_weights_name_the_path(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no weights at .*nowhere; give a checkpoint folder"):
+    with pytest.raises(FileNotFoundError, match=r"no weights at .*nowhere; give a checkpoint folder"):
         load_model(tmp_path / "nowhere")
 
 

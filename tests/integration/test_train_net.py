@@ -52,7 +52,7 @@ def test_every_line_of_the_log_names_iteration_task_terms_rate_speed_and_memory(
     assert {"loss_mask", "loss_dice", "loss_probability", "loss_mask_0", "loss_mask_2"} <= set(by_task["lip_parsing"])
     for line in lines:
         assert {"iteration", "loss", "lr", "images_per_second", "peak_memory_mb"} <= set(line)
-        terms = [v for k, v in line.items() if k.startswith("loss_") and not k[-1].isdigit() or k == "loss_l1"]
+        terms = [v for k, v in line.items() if (k.startswith("loss_") and not k[-1].isdigit()) or k == "loss_l1"]
         assert line["loss"] == pytest.approx(sum(terms), rel=1e-4)
 
 
@@ -152,3 +152,31 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(toy_config,
     assert "loss is not finite at iteration 0: task coco_pose, heatmap=inf" in said
     saved = torch.load(tmp_path / "out" / "bad_batch_coco_pose.pth", weights_only=False)
     assert saved["batch"].images.shape == (2, 3, 64, 48)
+
+
+def test_recomputed_activations_train_the_same_weights(toy_config, toy_root, tmp_path):
+    """Drop path draws the same when a block runs again in the backward pass."""
+    from safetensors.torch import load_file
+
+    words = ["--config", toy_config, "DATA.ROOT", toy_root, "SOLVER.MAX_ITERATIONS", 3, "TRAIN.EVAL_AT_END", False]
+    checkpointed = [
+        word for task in ("coco_pose", "lip_parsing") for word in (f"TASKS.{task}.CHECKPOINT_ACTIVATIONS", True)
+    ]
+    assert run(*words, "OUTPUT_DIR", tmp_path / "kept") == 0
+    assert run(*words, "OUTPUT_DIR", tmp_path / "again", *checkpointed) == 0
+    a, b = (
+        load_file(next((tmp_path / n / "checkpoints").iterdir()) / "weights.safetensors") for n in ("kept", "again")
+    )
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "words", [["TRAIN.PRECISION", "bfloat16"], ["SOLVER.OPTIMIZER", "adafactor"], ["DATA.NUM_WORKERS", 1]]
+)
+def test_other_ways_to_train_run_too(words, toy_config, toy_root, tmp_path):
+    base = ["--config", toy_config, "DATA.ROOT", toy_root, "OUTPUT_DIR", tmp_path / "out", "SOLVER.MAX_ITERATIONS", 3]
+    assert run(*base, *words) == 0
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert len(losses) == 15
+    assert all(loss > 0 for loss in losses)

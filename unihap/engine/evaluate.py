@@ -2,8 +2,8 @@
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +104,11 @@ def evaluate(
         gathered = gather((rows, failed, shown))
         if gathered is None:
             continue
-        results[name] = _summarise(job, [(rows, failed) for rows, failed, _ in gathered])
+        results[name] = _summarise(job, [part[:2] for part in gathered])
         pictures = {record.id: (record, result) for *_, part in gathered for record, result in part}
         if pictures:
             draw_sheet(job.task, job.dataset, list(pictures.values()), output / "visualizations" / f"{name}.jpg")
-        table.append(_table_line(job, results[name]))
+        table.append(_table_line(job, results[name], {failed for _, names, _ in gathered for failed in names}))
         write_results(output, results)
     if first:
         logger.info("results, beside what a blind guess scores\n%s", "\n".join(table))
@@ -142,10 +142,13 @@ def _summarise(job: EvaluationJob, gathered: Sequence[tuple[list[Row], list[str]
     return job.task.evaluator.summary(rows, job.dataset)
 
 
-def _table_line(job: EvaluationJob, metrics: Mapping[str, float]) -> str:
+def _table_line(job: EvaluationJob, metrics: Mapping[str, float], unreadable: Collection[str]) -> str:
     """Main metric and its value by chance, then the other metrics; the many metrics of single classes stay out."""
     main = job.task.main_metric
-    chance = job.task.evaluator.chance(job.dataset)[main]
+    dataset = job.dataset
+    if unreadable:  # a blind guess needs the truth, which may be what could not be read (label maps)
+        dataset = replace(dataset, records=[record for record in dataset.records if record.id not in unreadable])
+    chance = job.task.evaluator.chance(dataset)[main]
     others = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items() if name != main and "/" not in name)
     return f"{job.dataset.name:<26} {job.task.spec.name:<22} {main:<6} {metrics[main]:>7.2f} {chance:>7.2f}  {others}"
 

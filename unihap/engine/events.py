@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from unihap.engine.checkpoint import write_atomically
+
 logger = logging.getLogger(__name__)
 
 
@@ -57,7 +59,7 @@ class Events:
                     continue  # the last line of a killed run may be cut
                 if entry["iteration"] < first_iteration:
                     kept.append(line)
-            self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            write_atomically(self.path, "".join(f"{line}\n" for line in kept))
         if importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
