@@ -86,23 +86,23 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Adafactor as in the release, or AdamW.
 
-        Adafactor is timm's big_vision variant with the release's settings (second-moment decay 1 - t^-0.8 up to ``beta2``,
-    updates clipped to a root mean square of 1, momentum 0.9 in full precision, no relative step).  Two differences
-        from the release's own: the rate multiplies the momentum instead of entering it (equal for a constant rate; when the
-        rate moves, the release's last steps keep the rate they were taken at), and tensors of more than two dimensions
-        are factored over their two largest ones instead of their last two.  Against six recorded steps of the release at a
-        constant rate, matrices, vectors and a position table agree within 6e-8, convolutions of 4 x 4 within 8e-4 and of
-        2 x 2 within 3e-3, at a rate of 1e-3 (``tests/engine/test_optimizer.py``).
+    Adafactor is timm's big_vision variant with the release's settings (second-moment decay 1 - t^-0.8 up to
+    ``beta2``, updates clipped to a root mean square of 1, momentum 0.9 in full precision, no relative step).  Two
+    differences from the release's own: the rate multiplies the momentum instead of entering it (equal for a constant
+    rate; when the rate moves, the release's last steps keep the rate they were taken at), and tensors of more than
+    two dimensions are factored over their two largest ones instead of their last two.  Against six recorded steps of
+    the release at a constant rate of 1e-3, matrices, vectors and a position table agree within 6e-8, convolutions of
+    4 x 4 within 8e-4 and of 2 x 2 within 3e-3 (``tests/engine/test_optimizer.py``).
 
-        Args:
-            name: ``adafactor`` or ``adamw``.
-            groups: see ``parameter_groups``.
-            lr: rate of a group of scale 1.
-            beta1: momentum.
-            beta2: (largest) decay of the second moment.
+    Args:
+        name: ``adafactor`` or ``adamw``.
+        groups: see ``parameter_groups``.
+        lr: rate of a group of scale 1.
+        beta1: momentum.
+        beta2: (largest) decay of the second moment.
 
-        Raises:
-            ValueError: unknown name.
+    Raises:
+        ValueError: unknown name.
     """
     for group in groups:
         scale = group["lr_scale"]
