@@ -88,15 +88,20 @@ def join_processes() -> int:
     return local_rank
 
 
-def open_output(cfg: CfgNode, resume: bool) -> None:
-    """Makes OUTPUT_DIR and writes the merged config into it.
+def check_output(cfg: CfgNode, resume: bool) -> None:
+    """Refuses to write into a folder that holds something.
 
     Raises:
-        ValueError: it is not empty and the run does not resume.
+        ValueError: OUTPUT_DIR is not empty and the run does not resume.
     """
     output = Path(cfg.OUTPUT_DIR)
     if output.is_dir() and any(output.iterdir()) and not resume:
         raise ValueError(f"OUTPUT_DIR {output} is not empty; give --resume to go on, or another OUTPUT_DIR")
+
+
+def open_output(cfg: CfgNode) -> None:
+    """Makes OUTPUT_DIR and writes the merged config into it."""
+    output = Path(cfg.OUTPUT_DIR)
     output.mkdir(parents=True, exist_ok=True)
     write_atomically(output / "config.yaml", cfg.dump())
 
@@ -127,7 +132,7 @@ def prepare(
     process, num_processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     device = build_device(cfg, local_rank)
     if process == 0:
-        open_output(cfg, arguments.resume)
+        check_output(cfg, arguments.resume)
     jobs = []
     if arguments.eval_only or cfg.TRAIN.EVAL_AT_END:
         jobs = build_evaluation(cfg, process, num_processes)
@@ -152,6 +157,8 @@ def main(words: list[str] | None = None) -> int:
             return 0
         local_rank = join_processes()
         model, training, jobs = prepare(arguments, cfg, local_rank)
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            open_output(cfg)  # last, so that a refused run leaves nothing that would refuse the next one
     except (ValueError, FileNotFoundError) as error:
         print(f"train_net.py: {error}", file=sys.stderr)
         return 2
@@ -167,7 +174,9 @@ def main(words: list[str] | None = None) -> int:
             num_pictures=cfg.TEST.VISUALIZE,
         )
     except (FloatingPointError, BadImageError) as error:
-        print(f"train_net.py: the run failed: {error}", file=sys.stderr)
+        # From a loader's worker process comes its whole traceback, whose last line is the reason.
+        reason = str(error).strip().splitlines()[-1].removeprefix(f"{BadImageError.__module__}.BadImageError: ")
+        print(f"train_net.py: the run failed: {reason}", file=sys.stderr)
         return 1
     except RuntimeError as error:
         if not dist.is_initialized() or not LOST_PEER.search(str(error)):

@@ -90,6 +90,7 @@ def build_task(cfg: CfgNode, name: str) -> Task:
         ignored_pixels=cfg.LOSS.PARSING.IGNORED_PIXELS,
         pose_rescore=cfg.TEST.POSE_RESCORE,
         detection_score=cfg.TEST.DETECTION_SCORE,
+        on_bad_image=cfg.DATA.ON_BAD_IMAGE,
     )
     return lookup(TASKS, name, "task")(name, options)
 
@@ -247,10 +248,10 @@ def build_batches(cfg: CfgNode, task: Task, plan: TaskPlan, dataset: Dataset, sl
     batches: ShuffledBatches | IdentityBatches
     if task.identity_batches:
         people, rest = divmod(plan.batch_size, block.IMAGES_PER_PERSON)
-        if rest or not people:
+        if rest or people < 2:
             raise ValueError(
                 f"TASKS.{plan.task}.BATCH_SIZE {plan.batch_size} must be a multiple of IMAGES_PER_PERSON "
-                f"{block.IMAGES_PER_PERSON}"
+                f"{block.IMAGES_PER_PERSON} and hold at least two people, which the triplet loss compares"
             )
         identities = [record.label.identity for record in records if isinstance(record.label, ReIDLabel)]
         batches = IdentityBatches(identities, people, block.IMAGES_PER_PERSON, cfg.SEED)

@@ -123,12 +123,16 @@ class Target:
         return Target(**mapped)
 
 
-# Labels: what a record says about its image, in source-image pixels.  One class per kind of task; transforms
-# return a label of the same class in network-input pixels.
+@dataclass(frozen=True)
+class Label:
+    """What a record says about its image, in source-image pixels.
+
+    One subclass per kind of task; transforms return a label of the same class in network-input pixels.
+    """
 
 
 @dataclass(frozen=True)
-class ReIDLabel:
+class ReIDLabel(Label):
     """One person crop.
 
     Attributes:
@@ -143,14 +147,14 @@ class ReIDLabel:
 
 
 @dataclass(frozen=True)
-class AttributesLabel:
+class AttributesLabel(Label):
     """(A,) int8 in query order: 1 present, 0 absent, -1 unknown."""
 
     values: np.ndarray
 
 
 @dataclass(frozen=True)
-class PoseLabel:
+class PoseLabel(Label):
     """One person.
 
     Attributes:
@@ -171,7 +175,7 @@ class PoseLabel:
 
 
 @dataclass(frozen=True)
-class ParsingLabel:
+class ParsingLabel(Label):
     """Class of every pixel.
 
     Attributes:
@@ -184,7 +188,7 @@ class ParsingLabel:
 
 
 @dataclass(frozen=True)
-class DetectionLabel:
+class DetectionLabel(Label):
     """Everyone in an image.
 
     Attributes:
@@ -194,9 +198,6 @@ class DetectionLabel:
 
     boxes: np.ndarray
     ignore: np.ndarray
-
-
-Label = ReIDLabel | AttributesLabel | PoseLabel | ParsingLabel | DetectionLabel
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -148,9 +149,10 @@ def _table_line(job: EvaluationJob, metrics: Mapping[str, float], unreadable: Co
     dataset = job.dataset
     if unreadable:  # a blind guess needs the truth, which may be what could not be read (label maps)
         dataset = replace(dataset, records=[record for record in dataset.records if record.id not in unreadable])
-    chance = job.task.evaluator.chance(dataset)[main]
+    chance = job.task.evaluator.chance(dataset).get(main, math.nan)
+    value = metrics.get(main, math.nan)  # a metric without a value is not among the metrics
     others = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items() if name != main and "/" not in name)
-    return f"{job.dataset.name:<26} {job.task.spec.name:<22} {main:<6} {metrics[main]:>7.2f} {chance:>7.2f}  {others}"
+    return f"{job.dataset.name:<26} {job.task.spec.name:<22} {main:<6} {value:>7.2f} {chance:>7.2f}  {others}"
 
 
 def write_results(output: Path, results: Mapping[str, Mapping[str, Any]]) -> None:

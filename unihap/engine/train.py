@@ -241,7 +241,7 @@ def _check_finite(run: Run, iteration: int, finished: Sequence[tuple[str, Batch,
         return
     for task, batch, terms, loss in finished:
         if not bool(loss.isfinite()):
-            values = ", ".join(f"{name}={float(term.sum()):.4g}" for name, term in terms.items())
+            values = ", ".join(f"{name}={float(term.detach().sum()):.4g}" for name, term in terms.items())
             raise _not_finite(run, iteration, task, batch, values)
 
 

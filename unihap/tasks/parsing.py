@@ -1,6 +1,7 @@
 """Human parsing: one query per class, read as a mask and as the probability that the class occurs."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from unihap.data.images import BadImageError
 from unihap.data.transforms import parsing_transform
 from unihap.evaluation import parsing as evaluation
 from unihap.losses.masks import count_masks, point_mask_losses, present_classes
@@ -73,15 +75,25 @@ class ParsingCriterion(Criterion):
         }
 
 
-def statistics(dataset: Dataset) -> Statistics:
-    """The share of images in which each class occurs; reads every label map once."""
+def statistics(dataset: Dataset, on_bad_image: str = "error") -> Statistics:
+    """The share of images in which each class occurs; reads every label map once.
+
+    Raises:
+        BadImageError: a label map cannot be used; with ``on_bad_image`` ``skip`` only when none can.
+    """
     assert dataset.read_label_map is not None
-    count = torch.zeros(len(dataset.classes))
+    count, num_read = torch.zeros(len(dataset.classes)), 0
     for record in tqdm(dataset.records, desc=f"classes of {dataset.name}", disable=None):
-        label_map = dataset.read_label_map(cast(ParsingLabel, record.label).path)
+        try:
+            label_map = dataset.read_label_map(cast(ParsingLabel, record.label).path)
+        except BadImageError:
+            if on_bad_image == "error" or (num_read == 0 and record is dataset.records[-1]):
+                raise
+            continue  # the loader reports it
+        num_read += 1
         occurring = np.bincount(label_map.ravel(), minlength=256)[: len(count)] > 0
         count += torch.from_numpy(occurring)
-    return Statistics(positive_ratio=count / len(dataset.records))
+    return Statistics(positive_ratio=count / num_read)
 
 
 def encode(label: ParsingLabel, input_size: tuple[int, int]) -> dict[str, Tensor]:
@@ -128,7 +140,7 @@ def parsing_task(
         loss_lambda=1.0,
         transform=lambda train: parsing_transform(size, mirror=mirror, train=train),
         encode=encode,
-        statistics=statistics,
+        statistics=partial(statistics, on_bad_image=options.on_bad_image),
         criterion=lambda known, width: ParsingCriterion(
             ratio_tensor(known, num_classes, name),
             weights["probability"],

@@ -29,6 +29,7 @@ class TaskOptions:
         ignored_pixels: ``ignore`` or ``release``, see ``unihap.losses.masks``.
         pose_rescore: ``fixed`` or ``release``, see ``unihap.evaluation.pose``.
         detection_score: lowest score of a box that is evaluated.
+        on_bad_image: ``error`` or ``skip``, see ``unihap.data.loader.TaskDataset``.
     """
 
     input_size: tuple[int, ...] = ()
@@ -40,6 +41,7 @@ class TaskOptions:
     ignored_pixels: str = "ignore"
     pose_rescore: str = "fixed"
     detection_score: float = 0.05
+    on_bad_image: str = "error"
 
     def size(self, default: tuple[int, int]) -> tuple[int, int]:
         """``input_size``, or the task's own.

@@ -1,0 +1,178 @@
+import json
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from unihap.build import build_task
+from unihap.config import get_cfg
+from unihap.engine import evaluate as module
+from unihap.engine.evaluate import EvaluationJob, evaluate, predict_batch, write_results
+from unihap.models.unihap import Architecture
+from unihap.structures import AttributesLabel, Batch, Dataset, Prediction, Record, Target
+
+NAME = "hardhc_attributes"
+
+
+class Recorder:
+    """An evaluator whose summary is the rows it was given."""
+
+    def row(self, result, record, dataset):
+        return {"id": record.id, "probability": result["probability"].tolist()}
+
+    def summary(self, rows, dataset):
+        self.ids = [row["id"] for row in rows]
+        return {"mA": float(len(rows))}
+
+    def chance(self, dataset):
+        self.guessed = [record.id for record in dataset.records]
+        return {"mA": 0.0}
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    names = (NAME, "coco_pose")
+    return Architecture("vit_pico_patch16", (4, 4), 0.0, 32, 2, 1, 32).make(
+        build_task(get_cfg(), n).spec for n in names
+    )
+
+
+@pytest.fixture
+def task():
+    return replace(build_task(get_cfg(), NAME), evaluator=Recorder())
+
+
+def dataset(number, name="toy"):
+    label = AttributesLabel(np.zeros(14, dtype=np.int8))
+    return Dataset(name, "attributes", [Record(f"r{i}", f"{i}.jpg", label) for i in range(number)])
+
+
+def batch(data, *numbers, skipped=()):
+    images = torch.stack([torch.full((3, 16, 16), 20 * n, dtype=torch.uint8) for n in numbers]) if numbers else None
+    return Batch(
+        NAME,
+        torch.empty(0, 3, 0, 0, dtype=torch.uint8) if images is None else images,
+        None,
+        Target(),
+        [data.records[n] for n in numbers],
+        np.zeros((len(numbers), 2, 3)),
+        [(16, 16)] * len(numbers),
+        tuple(skipped),
+    )
+
+
+def test_rows_come_to_the_summary_once_each_and_in_the_order_of_the_dataset(model, task, tmp_path):
+    data = dataset(4)
+    job = EvaluationJob(task, data, [batch(data, 3, 1), batch(data, 0, 3), batch(data, 2)], False)
+    assert evaluate(model, [job], tmp_path) == {"toy": {"mA": 4.0}}
+    assert task.evaluator.ids == ["r0", "r1", "r2", "r3"]
+
+
+def test_rows_of_all_processes_are_summarised_together(model, task, tmp_path, monkeypatch):
+    data = dataset(3)
+    other = ([{"id": "r2"}, {"id": "r0"}], [], [])
+    monkeypatch.setattr(module, "gather", lambda value: [value, other])
+    evaluate(model, [EvaluationJob(task, data, [batch(data, 1, 0)], False)], tmp_path)
+    assert task.evaluator.ids == ["r0", "r1", "r2"]
+
+
+def test_a_process_that_is_not_the_first_returns_and_writes_nothing(model, task, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "gather", lambda value: None)
+    data = dataset(1)
+    assert evaluate(model, [EvaluationJob(task, data, [batch(data, 0)], False)], tmp_path, num_pictures=1) == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unreadable_image_is_reported_and_left_out_of_metric_and_chance(model, task, tmp_path, caplog):
+    data = dataset(4)
+    batches = [batch(data, 0, skipped=["r1"]), batch(data, skipped=["r2"]), batch(data, 3)]
+    with caplog.at_level(logging.WARNING):
+        results = evaluate(model, [EvaluationJob(task, data, batches, False)], tmp_path)
+    assert results == {"toy": {"mA": 2.0}}
+    assert task.evaluator.ids == task.evaluator.guessed == ["r0", "r3"]
+    assert "toy: 2 of 4 records have no result because their image could not be read: r1, r2" in caplog.text
+
+
+def test_a_record_that_silently_has_no_result_raises(model, task, tmp_path):
+    data = dataset(3)
+    job = EvaluationJob(task, data, [batch(data, 0, skipped=["r1"])], False)
+    with pytest.raises(RuntimeError, match="toy: 2 records have no result, 1 of them known"):
+        evaluate(model, [job], tmp_path)
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_results_are_valid_json_and_keep_the_numbers_of_other_datasets(model, task, tmp_path):
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    write_results(tmp_path, {"old": {"AP": 12.5}, "toy": {"mA": 99.0}})
+    jobs = [EvaluationJob(task, data, [batch(data, 0, 1)], False) for data in (dataset(2), dataset(2, "second"))]
+    evaluate(model, jobs, tmp_path)
+    written = json.loads((tmp_path / "results.json").read_text(), parse_constant=refuse)
+    assert written == {"old": {"AP": 12.5}, "toy": {"mA": 2.0}, "second": {"mA": 2.0}}
+
+
+def test_the_table_shows_the_main_metric_beside_chance(model, task, tmp_path, caplog):
+    data = dataset(2)
+    with caplog.at_level(logging.INFO):
+        evaluate(model, [EvaluationJob(task, data, [batch(data, 0, 1)], False)], tmp_path)
+    line = next(line for line in caplog.text.splitlines() if line.startswith("toy"))
+    assert line.split() == ["toy", NAME, "mA", "2.00", "0.00"]
+
+
+def test_a_main_metric_that_a_dataset_does_not_define_shows_as_nan(model, task, tmp_path, caplog):
+    data = dataset(1)
+    job = EvaluationJob(replace(task, main_metric="AP"), data, [batch(data, 0)], False)
+    with caplog.at_level(logging.INFO):
+        assert evaluate(model, [job], tmp_path) == {"toy": {"mA": 1.0}}
+    line = next(line for line in caplog.text.splitlines() if line.startswith("toy"))
+    assert line.split() == ["toy", NAME, "AP", "nan", "nan", "mA", "1.00"]
+
+
+@pytest.mark.parametrize(
+    ("number", "pictures", "shown"),
+    [(8, 2, ["r0", "r4"]), (5, 3, ["r0", "r1", "r3"]), (3, 9, ["r0", "r1", "r2"])],
+)
+def test_pictures_are_spread_evenly_over_the_dataset(model, task, tmp_path, monkeypatch, number, pictures, shown):
+    drawn = []
+    monkeypatch.setattr(module, "draw_sheet", lambda task, data, shown, path: drawn.extend([(shown, path)]))
+    data = dataset(number)
+    batches = [batch(data, i) for i in reversed(range(number))]
+    evaluate(model, [EvaluationJob(task, data, batches, False)], tmp_path, num_pictures=pictures)
+    ((cells, path),) = drawn
+    assert sorted(record.id for record, _ in cells) == shown
+    assert path == tmp_path / "visualizations" / "toy.jpg"
+
+
+def test_no_pictures_are_drawn_when_none_are_asked_for_or_none_can_be_read(model, task, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "draw_sheet", lambda *_: pytest.fail("drew a sheet"))
+    data = dataset(2)
+    evaluate(model, [EvaluationJob(task, data, [batch(data, 0, 1)], False)], tmp_path, num_pictures=0)
+    job = EvaluationJob(task, data, [batch(data, 1, skipped=["r0"])], False)
+    assert evaluate(model, [job], tmp_path, num_pictures=1) == {"toy": {"mA": 1.0}}
+
+
+def test_flip_testing_averages_with_the_prediction_of_the_mirrored_image_turned_round(model):
+    seen = []
+
+    def decode(prediction, batch):
+        seen.append(prediction)
+        return []
+
+    task = replace(build_task(get_cfg(), "coco_pose"), decode=decode)
+    images = torch.randint(0, 256, (2, 3, 32, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    records = dataset(2).records
+    one = Batch("coco_pose", images, None, Target(), list(records), np.zeros((2, 2, 3)), [(32, 16)] * 2)
+    model.eval()
+    for flip in (False, True):
+        predict_batch(model, task, one, flip, None)
+    with torch.inference_mode():
+        plain, mirrored = (model(x, "coco_pose")[-1] for x in (images, images.flip(-1)))
+        mirrored = task.unflip(mirrored)
+    assert isinstance(seen[0], Prediction)
+    torch.testing.assert_close(seen[0].heatmap, plain.heatmap)
+    torch.testing.assert_close(seen[1].heatmap, (plain.heatmap + mirrored.heatmap) / 2)
+    torch.testing.assert_close(seen[1].logit, (plain.logit + mirrored.logit) / 2)
