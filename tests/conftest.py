@@ -3,10 +3,10 @@ from pathlib import Path
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # albumentations asks the network for its version when imported
 
-import pytest
-import torch
+# Idle threads sleep: several test processes on few cores would otherwise wait for each other at full speed.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-torch.set_num_threads(2)
+import pytest
 
 # The reference numbers and the small real datasets travel beside the repository, never in it.
 SHARED = Path(os.environ.get("UNIHAP_SHARED", Path(__file__).resolve().parents[2] / "shared"))

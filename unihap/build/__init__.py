@@ -1,0 +1,18 @@
+"""From a config to objects.  The only package that reads a config; everything else takes plain values."""
+
+from unihap.build.data import build_dataset, build_evaluation, datasets_root
+from unihap.build.model import build_device, build_model, build_plan, build_task, dry_run, train_tasks
+from unihap.build.training import build_training
+
+__all__ = [
+    "build_dataset",
+    "build_device",
+    "build_evaluation",
+    "build_model",
+    "build_plan",
+    "build_task",
+    "build_training",
+    "datasets_root",
+    "dry_run",
+    "train_tasks",
+]
