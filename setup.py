@@ -25,7 +25,7 @@ INSTALL_REQUIRES = [
 ]
 
 EXTRAS_REQUIRE = {
-    "test": ["pytest>=8.0", "pytest-xdist>=3.5"],
+    "test": ["pytest>=8.0"],
     # One minor version of ruff: the next one formats differently.
     "dev": ["ruff>=0.17.6,<0.18", "mypy>=1.11", "pre-commit>=3.5", "matplotlib>=3.8", "tensorboard>=2.15"],
     "synth": ["anny>=0.6", "trimesh>=4.0", "embreex>=2.17.7"],
