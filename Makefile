@@ -12,8 +12,11 @@ help:  ## list the targets
 
 install: $(VENV)/.installed  ## create the environment and install unihap into it
 
-quickstart: $(VENV)/.installed  ## joint training of all five tasks on the embedded data, on a CPU
+quickstart: configs/quick/joint_cpu.yaml $(VENV)/.installed  ## joint training of all five tasks on the embedded data, on a CPU
 	$(BIN)/python tools/train_net.py --config configs/quick/joint_cpu.yaml
+
+configs/quick/joint_cpu.yaml:
+	@echo "the embedded data of the quickstart is not part of this repository yet; see 'State' in README.md" && exit 1
 
 test: $(VENV)/.installed-test  ## the test suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -142,6 +142,4 @@ def optimizer_of(cfg: CfgNode, model: UniHAP, criteria: Mapping[str, Criterion])
         layer_decay=solver.LAYER_DECAY,
         layer_decay_rule=solver.LAYER_DECAY_RULE,
     )
-    return build_optimizer(
-        solver.OPTIMIZER, groups, lr=solver.BASE_LR, beta1=solver.BETA1, beta2=solver.BETA2
-    )
+    return build_optimizer(solver.OPTIMIZER, groups, lr=solver.BASE_LR, beta1=solver.BETA1, beta2=solver.BETA2)

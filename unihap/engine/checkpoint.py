@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from unihap import __version__
@@ -51,9 +51,13 @@ def spec_from_json(name: str, values: Mapping[str, Any]) -> TaskSpec:
 
 def write_atomically(path: Path, text: str) -> None:
     """Writes a text file that is either the old one or the new one, never half of it."""
+    _replace(path, text.encode())
+
+
+def _replace(path: Path, contents: bytes) -> None:
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
+    with open(temporary, "wb") as file:
+        file.write(contents)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -63,9 +67,8 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], card: Mapping[str, A
     """Writes weights with their card inside, and the card beside them as ``card.json``."""
     text = json.dumps(card, indent=1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary, {"card": text})
-    os.replace(temporary, path)
+    contents = save({name: value.detach().cpu().contiguous() for name, value in weights.items()}, {"card": text})
+    _replace(path, contents)
     write_atomically(path.with_name(CARD), text)
 
 
