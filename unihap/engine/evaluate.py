@@ -57,7 +57,7 @@ def predict_batch(model: UniHAP, task: Task, batch: Batch, flip: bool, autocast:
 
 
 def _mean(a: Prediction, b: Prediction) -> Prediction:
-    """Mean of two predictions, unit by unit (the release averages heatmaps and logits alike)."""
+    """Mean of two predictions, unit by unit."""
     pairs = {name: (getattr(a, name), getattr(b, name)) for name in vars(a)}
     return Prediction(**{name: (x + y) / 2 for name, (x, y) in pairs.items() if x is not None and y is not None})
 
