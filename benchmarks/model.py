@@ -27,12 +27,14 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from unihap.build import build_task
+from unihap.config import get_cfg
 from unihap.engine.allocator import keep_heap
 from unihap.engine.train import TaskLoss
 from unihap.models.private import Private
 from unihap.models.unihap import Architecture, UniHAP
 from unihap.structures import Batch, Target
-from unihap.tasks import TASKS, Statistics, Task, TaskOptions
+from unihap.tasks import Statistics, Task
 
 # Real input sizes of the release: task, batch, height, width, targets of the forward and of the training ratio.
 CASES = {
@@ -43,13 +45,6 @@ CASES = {
     "detection": ("pedestrian_detection", 1, 800, 1088, 1.20),
 }
 TRAIN_TARGET = 1.30
-WEIGHTS = {
-    "reid": {"identity": 1.0, "triplet": 1.0},
-    "attributes": {"probability": 1.0},
-    "pose": {"heatmap": 1.0, "probability": 0.001},
-    "parsing": {"probability": 0.25, "mask": 5.0, "dice": 5.0},
-    "detection": {"class": 2.0, "l1": 5.0, "giou": 2.0},
-}
 
 
 def make_target(task: Task, batch: int, height: int, width: int) -> Target:
@@ -76,7 +71,7 @@ class Case:
     def __init__(self, kind: str) -> None:
         name, batch, height, width, _ = CASES[kind]
         torch.manual_seed(0)
-        task = TASKS[name](name, TaskOptions(loss_weights=WEIGHTS))
+        task = build_task(get_cfg(), name)
         self.model: UniHAP = Architecture(drop_path=0.0).make([task.spec])
         known = Statistics(torch.full((task.spec.num_queries,), 0.3), num_identities=751)
         private = self.model.private[name]

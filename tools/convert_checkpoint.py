@@ -21,7 +21,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unihap.build import build_task
 from unihap.checkpoints.unihcp import from_unihcp, to_unihcp
+from unihap.config import get_cfg
 from unihap.engine.checkpoint import (
     CRITERION,
     architecture_of,
@@ -32,19 +34,10 @@ from unihap.engine.checkpoint import (
     spec_from_json,
     spec_to_json,
 )
-from unihap.lookup import lookup
 from unihap.models.unihap import Architecture
 from unihap.structures import Unit
-from unihap.tasks import TASKS, Task, TaskOptions
 
 BOX_UNIT = "shared.interpreter.to_box."  # upstream stores it with detection alone
-
-
-class AnyWeight(dict[str, "AnyWeight"]):
-    """Loss weights of a conversion, which computes no loss."""
-
-    def __missing__(self, key: str) -> "AnyWeight":
-        return AnyWeight()
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -57,11 +50,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--task", action="append", default=[], metavar="NAME=CKPT", help="a task and its upstream file")
     parser.add_argument("src", nargs="?", type=Path, metavar="SRC", help="checkpoint of ours, with --to")
     return parser.parse_args(arguments)
-
-
-def task_of(name: str) -> Task:
-    """A named task, for its specification alone."""
-    return lookup(TASKS, name, "task")(name, TaskOptions(loss_weights=AnyWeight()))  # type: ignore[arg-type]
 
 
 def read_upstream(path: Path) -> dict[str, Tensor]:
@@ -87,7 +75,7 @@ def convert_from(arguments: argparse.Namespace) -> int:
     pairs = [pair.partition("=") for pair in arguments.task]
     if not pairs or not all(separator for _, separator, _ in pairs):
         raise ValueError("name every upstream file as --task NAME=CKPT")
-    tasks = {name: task_of(name) for name, _, _ in pairs}
+    tasks = {name: build_task(get_cfg(), name) for name, _, _ in pairs}
     if len(tasks) < len(pairs):
         raise ValueError("every --task must have a name of its own")
     weights, report = from_unihcp({name: read_upstream(Path(path)) for name, _, path in pairs})

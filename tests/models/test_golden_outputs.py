@@ -9,20 +9,14 @@ import pytest
 import torch
 from yaml import safe_load
 
+from unihap.build import build_task
 from unihap.checkpoints.unihcp import from_unihcp
+from unihap.config import get_cfg
 from unihap.engine.checkpoint import load_criterion, load_into
 from unihap.models.unihap import Architecture
 from unihap.structures import Target
-from unihap.tasks import TASKS, Statistics, TaskOptions
+from unihap.tasks import Statistics
 
-LOSS_WEIGHTS = {
-    "reid": {"identity": 1.0, "triplet": 1.0},
-    "attributes": {"probability": 1.0},
-    "pose": {"heatmap": 1.0, "probability": 0.001},
-    "parsing": {"probability": 0.25, "mask": 5.0, "dice": 5.0},
-    "detection": {"class": 2.0, "l1": 5.0, "giou": 2.0},
-}
-OPTIONS = TaskOptions(loss_weights=LOSS_WEIGHTS, ignored_pixels="release")
 TASK_OF = {
     "reid": "general_reid",
     "pedattr": "pa100k_attributes",
@@ -50,7 +44,9 @@ class Reference:
                 for kind, key, shape in keys[section]
                 if kind == "T"
             }
-        self.tasks = {name: TASKS[name](name, OPTIONS) for name in TASK_OF.values()}
+        cfg = get_cfg()
+        cfg.LOSS.PARSING.IGNORED_PIXELS = "release"
+        self.tasks = {name: build_task(cfg, name) for name in TASK_OF.values()}
         self.weights, _ = from_unihcp(states)
         self.model = Architecture().make([task.spec for task in self.tasks.values()]).eval()
         load_into(self.model, self.weights, "the recipe")
