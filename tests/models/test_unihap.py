@@ -209,7 +209,8 @@ def test_any_plain_timm_vit_serves_as_encoder():
     [
         ("vit_bas_patch16", "unknown encoder 'vit_bas_patch16'; did you mean vit_base_patch16"),
         ("resnet18", "unknown encoder 'resnet18'.*must be a plain ViT"),
-        ("vit_base_r50_s16_224", "is not a plain ViT|cannot"),
+        ("vit_base_r50_s16_224", "is not a plain ViT .patches that are no single convolution"),
+        ("vit_base_patch16_clip_224", "is not a plain ViT .a norm before the blocks"),
     ],
 )
 def test_other_encoders_are_refused(name, message):

@@ -7,6 +7,7 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
+from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -50,9 +51,22 @@ def build_vit(name: str, drop_path: float) -> VisionTransformer:
     if name not in known:
         raise ValueError(f"unknown encoder {name!r}{did_you_mean(name, known)}; it must be a plain ViT, a vit_* model")
     vit = timm.create_model(name, pretrained=False, **plain)
-    if type(vit) is not VisionTransformer or vit.num_prefix_tokens:
-        raise ValueError(f"encoder {name!r} is not a plain ViT (it is a {type(vit).__name__}); use another vit_*")
+    reason = _not_plain(vit)
+    if reason:
+        raise ValueError(f"encoder {name!r} is not a plain ViT ({reason}); use another vit_*")
+    assert isinstance(vit, VisionTransformer)
     return vit
+
+
+def _not_plain(vit: nn.Module) -> str:
+    """What a model has beyond the parts that ``Encoder`` takes: patches, blocks and the final norm."""
+    if type(vit) is not VisionTransformer:
+        return f"it is a {type(vit).__name__}"
+    if vit.num_prefix_tokens:
+        return "prefix tokens"
+    if type(vit.norm_pre) is not nn.Identity:
+        return "a norm before the blocks"
+    return "" if type(vit.patch_embed) is PatchEmbed else "patches that are no single convolution"
 
 
 class Encoder(nn.Module):
