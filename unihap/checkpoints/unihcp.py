@@ -5,7 +5,7 @@ the private weights of one task, under names of its own.  One rule per name, use
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -186,9 +186,3 @@ def _their_name(name: str) -> str | None:
             if layer[1].startswith(f"{prefix}."):
                 return f"{DECODER}.{theirs.format(layer[2])}{layer[1][len(prefix) :]}"
     return None
-
-
-def unfilled(weights: Iterable[str], wanted: Iterable[str]) -> list[str]:
-    """Names in ``wanted`` that ``weights`` lacks."""
-    have = set(weights)
-    return [name for name in wanted if name not in have]
