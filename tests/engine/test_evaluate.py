@@ -129,7 +129,7 @@ def test_a_main_metric_that_a_dataset_does_not_define_shows_as_nan(model, task, 
     with caplog.at_level(logging.INFO):
         assert evaluate(model, [job], tmp_path) == {"toy": {"mA": 1.0}}
     line = next(line for line in caplog.text.splitlines() if line.startswith("toy"))
-    assert line.split() == ["toy", NAME, "AP", "nan", "nan", "mA", "1.00"]
+    assert line.split() == ["toy", NAME, "AP", "nan", "nan", "mA", "1.00", "(0.00)"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from unihap.evaluation.pose import end_point_error, pckh
+from unihap.evaluation.pose import end_point_error, pck, pckh
 
 
 def mpii(moved: dict[int, float], hidden: tuple[int, ...] = ()) -> tuple[np.ndarray, ...]:
@@ -89,3 +89,21 @@ def test_impossible_joints_are_refused(place, value, message):
 def test_other_skeletons_have_no_pckh():
     with pytest.raises(ValueError, match="17 joints"):
         pckh(np.zeros((1, 17, 2)), np.zeros((1, 17, 2)), np.ones((1, 17)), np.ones(1))
+
+
+def test_pck_counts_keypoints_within_a_fifth_of_the_torso():
+    # left shoulder (0, 0), right hip (30, 40): a torso of 50 pixels, so that 10 pixels are found and 10.1 are not
+    truth = np.array([[[0.0, 0], [30, 40], [100, 100], [200, 200]]])
+    predicted = truth + np.array([[[0.0, 0], [6, 8], [10.1, 0], [500, 0]]])
+    visible = np.array([[1, 1, 1, 0]])
+    assert pck(predicted, truth, visible, (0, 1)) == pytest.approx(200 / 3)
+    assert pck(predicted, truth, visible, (0, 1), threshold=0.1) == pytest.approx(100 / 3)
+
+
+def test_pck_leaves_out_people_without_a_torso():
+    truth = np.array([[[0.0, 0], [30, 40], [9, 9]], [[0, 0], [30, 40], [9, 9]], [[5, 5], [5, 5], [9, 9]]])
+    predicted = truth.copy()
+    predicted[1:] += 1000
+    visible = np.array([[1, 1, 1], [0, 1, 1], [1, 1, 1]])  # no shoulder; shoulder and hip at one point
+    assert pck(predicted, truth, visible, (0, 1)) == 100
+    assert math.isnan(pck(predicted[1:], truth[1:], visible[1:], (0, 1)))

@@ -140,6 +140,18 @@ def test_chance_is_the_mean_pose_in_every_box():
     assert pose.chance(data) == {"EPE": pytest.approx(10)}
 
 
+def test_keypoint_ap_comes_with_pck_where_the_keypoints_have_a_torso():
+    data = dataset(num_people=2)
+    torso = Dataset(**{**vars(data), "classes": ("left_shoulder", "right_hip")})
+    labels = [record.label.keypoints for record in data.records]
+    diameter = np.linalg.norm(labels[0][0, :2] - labels[0][1, :2])
+    near = rows_of(torso, 0.1 * diameter)
+    assert pose.summary(near, torso)["PCK@0.2"] == 100
+    assert pose.summary(rows_of(torso, 10 * diameter), torso)["PCK@0.2"] == 0
+    assert pose.chance(torso)["PCK@0.2"] == 100
+    assert "PCK@0.2" not in pose.summary(near, data)
+
+
 def test_chance_without_labelled_keypoints_is_0():
     data = dataset()
     for record in data.records:

@@ -40,7 +40,7 @@ class EvaluationJob:
     flip: bool
 
 
-TABLE_HEAD = f"{'dataset':<26} {'task':<22} {'metric':<6} {'value':>7} {'chance':>7}  other metrics"
+TABLE_HEAD = f"{'dataset':<26} {'task':<22} {'metric':<6} {'value':>7} {'chance':>7}  other metrics (chance)"
 
 
 @torch.inference_mode()
@@ -144,15 +144,23 @@ def _summarise(job: EvaluationJob, gathered: Sequence[tuple[list[Row], list[str]
 
 
 def _table_line(job: EvaluationJob, metrics: Mapping[str, float], unreadable: Collection[str]) -> str:
-    """Main metric and its value by chance, then the other metrics; the many metrics of single classes stay out."""
+    """Main metric and its value by chance, then the other metrics, with theirs in brackets where a blind guess has one.
+
+    The many metrics of single classes stay out.
+    """
     main = job.task.main_metric
     dataset = job.dataset
     if unreadable:  # a blind guess needs the truth, which may be what could not be read (label maps)
         dataset = replace(dataset, records=[record for record in dataset.records if record.id not in unreadable])
-    chance = job.task.evaluator.chance(dataset).get(main, math.nan)
+    chance = job.task.evaluator.chance(dataset)
     value = metrics.get(main, math.nan)  # a metric without a value is not among the metrics
-    others = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items() if name != main and "/" not in name)
-    return f"{job.dataset.name:<26} {job.task.spec.name:<22} {main:<6} {value:>7.2f} {chance:>7.2f}  {others}"
+    others = ", ".join(
+        f"{name} {metrics[name]:.2f}" + (f" ({chance[name]:.2f})" if name in chance else "")
+        for name in metrics
+        if name != main and "/" not in name
+    )
+    guess = chance.get(main, math.nan)
+    return f"{job.dataset.name:<26} {job.task.spec.name:<22} {main:<6} {value:>7.2f} {guess:>7.2f}  {others}"
 
 
 def write_results(output: Path, results: Mapping[str, Mapping[str, Any]]) -> None:

@@ -6,16 +6,28 @@ import numpy as np
 
 from unihap.evaluation.checks import defined, paired_rows
 from unihap.evaluation.oks import oks_nms
-from unihap.evaluation.pose_metrics import BOX_TO_BODY, end_point_error, keypoint_ap, pckh
+from unihap.evaluation.pose_metrics import BOX_TO_BODY, end_point_error, keypoint_ap, pck, pckh
 from unihap.structures import Dataset, PoseLabel, Record
 
-__all__ = ["MAIN_METRIC", "MAIN_METRICS", "chance", "end_point_error", "keypoint_ap", "pckh", "row", "summary"]
+__all__ = [
+    "MAIN_METRIC",
+    "MAIN_METRICS",
+    "chance",
+    "end_point_error",
+    "keypoint_ap",
+    "pck",
+    "pckh",
+    "row",
+    "summary",
+]
 
 MAIN_METRICS = {"keypoint_ap": "AP", "pckh": "PCKh", "end_point_error": "EPE"}  # by Dataset.metric
 MAIN_METRIC = MAIN_METRICS["keypoint_ap"]
 PEAK_THRESHOLD = 0.2  # the release's first pass
 THRESHOLD = 0.05  # its second
 NMS_THRESHOLD = 0.9
+PCK = "PCK@0.2"
+TORSO = ("left_shoulder", "right_hip")
 
 
 def row(result: dict, record: Record, dataset: Dataset, rescore: str = "fixed") -> dict:
@@ -59,7 +71,8 @@ def summary(rows: list[dict], dataset: Dataset) -> dict[str, float]:
     """The dataset's metric (``Dataset.metric``) of all rows.
 
     ``keypoint_ap``: repeated poses of an image are dropped (OKS above 0.9), the rest is compared with
-    ``Dataset.annotation`` (or, if the dataset has none, with the records' labels) on the images of the records.
+    ``Dataset.annotation`` (or, if the dataset has none, with the records' labels) on the images of the records; with
+    it comes ``PCK@0.2`` of the torso's diameter, of everybody who has a row, where the dataset labels a torso.
     ``pckh`` and ``end_point_error`` (called ``EPE``, pixels): every person against the record's label; records without
     a row are left out, where they count as missed people in AP.
     A metric without a value (e.g. APM without people of medium size) is left out.
@@ -72,7 +85,8 @@ def summary(rows: list[dict], dataset: Dataset) -> dict[str, float]:
         images = sorted({label.image_id for label in _labels(dataset.records)})
         truth = dataset.annotation or _annotation_of(dataset)
         kept = _without_repeats([row for _, row in pairs], dataset)
-        return defined(keypoint_ap(truth, kept, dataset.sigmas or None, dataset.use_area, images))
+        metrics = keypoint_ap(truth, kept, dataset.sigmas or None, dataset.use_area, images)
+        return defined(metrics | {PCK: _torso_pck(pairs, dataset)})
     labels = _labels([record for record, _ in pairs])
     true = np.stack([label.keypoints for label in labels])
     predicted = np.stack([np.reshape(row["keypoints"], (-1, 3)) for _, row in pairs])
@@ -85,7 +99,7 @@ def summary(rows: list[dict], dataset: Dataset) -> dict[str, float]:
 
 
 def chance(dataset: Dataset) -> dict[str, float]:
-    """The main metric of one pose for everybody: the mean labelled pose, stretched to each person's box.
+    """The main metric (and PCK) of one pose for everybody: the mean labelled pose, stretched to each person's box.
 
     This guess sees the boxes but no pixel.  A keypoint that is never labelled sits in the middle of the box.  Where
     the records carry no keypoints (boxes of a detector) the mean pose is unknown and the guess is nothing at all: 0.
@@ -105,7 +119,18 @@ def chance(dataset: Dataset) -> dict[str, float]:
         _coco_result(record, pose, label.box_score)
         for record, label, pose in zip(dataset.records, labels, guess, strict=True)
     ]
-    return {main: summary(rows, dataset)[main]}
+    guessed = summary(rows, dataset)
+    return {name: guessed[name] for name in (main, PCK) if name in guessed}
+
+
+def _torso_pck(pairs: list[tuple[Record, dict]], dataset: Dataset) -> float:
+    """PCK@0.2; NaN for a dataset whose keypoints have no torso."""
+    if not pairs or not set(TORSO) <= set(dataset.classes):
+        return np.nan
+    true = np.stack([label.keypoints for label in _labels([record for record, _ in pairs])])
+    predicted = np.stack([np.reshape(row["keypoints"], (-1, 3)) for _, row in pairs])
+    shoulder, hip = (dataset.classes.index(name) for name in TORSO)
+    return pck(predicted[..., :2], true[..., :2], true[..., 2], (shoulder, hip))
 
 
 def _coco_result(record: Record, keypoints: np.ndarray, score: float) -> dict:

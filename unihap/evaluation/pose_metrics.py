@@ -1,4 +1,4 @@
-"""Keypoint AP, PCKh and end point error."""
+"""Keypoint AP, PCK, PCKh and end point error."""
 
 import contextlib
 import io
@@ -136,6 +136,36 @@ def pckh(
         sides = [found[:, j].sum() / shown[:, j].sum() for j in joints if shown[:, j].any()]
         metrics[part] = np.mean(sides) if sides else np.nan
     return {name: 100 * float(value) for name, value in metrics.items()}
+
+
+def pck(
+    predicted: np.ndarray, truth: np.ndarray, visible: np.ndarray, torso: tuple[int, int], threshold: float = 0.2
+) -> float:
+    """Percentage of correct keypoints: within ``threshold`` torso diameters of the truth.
+
+    The torso's diameter is the distance from the left shoulder to the right hip (Toshev and Szegedy 2014, CVPR); a
+    person without both, or with both at one point, has none and is left out.
+
+    Args:
+        predicted: (N, K, 2) pixels.
+        truth: (N, K, 2) pixels, in the same frame.
+        visible: (N, K), true where the keypoint is labelled.
+        torso: numbers of the left shoulder and the right hip.
+        threshold: in torso diameters; a distance equal to it counts as found.
+
+    Returns:
+        Percent of all labelled keypoints; NaN if nobody has a torso.
+
+    Raises:
+        ValueError: shapes that do not fit, or NaN.
+    """
+    distance, shown = _distances(predicted, truth, visible)
+    shoulder, hip = torso
+    diameter = np.linalg.norm(truth[:, shoulder].astype(np.float64) - truth[:, hip], axis=-1)
+    shown = shown & (shown[:, shoulder] & shown[:, hip] & (diameter > 0))[:, None]
+    if not shown.any():
+        return np.nan
+    return 100 * float((distance <= threshold * diameter[:, None])[shown].mean())
 
 
 def end_point_error(predicted: np.ndarray, truth: np.ndarray, visible: np.ndarray) -> float:
