@@ -34,7 +34,7 @@ MAY_IMPORT = {
 }
 
 # Where the name on PyPI is not the name in an import statement.
-MODULE_OF = {"opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
+MODULE_OF = {"opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml", "warp-lang": "warp"}
 
 Finding = str
 

@@ -7,9 +7,9 @@ from PIL import Image
 
 from unihap.data.catalog import load_dataset
 from unihap.data.images import BadImageError
-from unihap.data.label_maps import LabelMapReader, check_size
+from unihap.data.label_maps import LabelMapReader, MergedClasses, check_size
 from unihap.data.parsing import h36m_parsing, lip
-from unihap.data.parsing_classes import H36M_CLASSES, H36M_VALUES
+from unihap.data.parsing_classes import CCP_TO_LIP, H36M_CLASSES, H36M_VALUES, LIP_CLASSES
 from unihap.data.skeletons import mirror_pairs
 
 
@@ -101,6 +101,19 @@ def test_release_makes_background_of_everything_unlisted(tmp_path):
 def test_adapters_pass_the_choice_on(tmp_path):
     dataset = lip(write_lip(tmp_path), "val", unlisted="release")
     assert dataset.read_label_map(dataset.records[0].label.path).tolist() == [[0, 14, 0]] * 2
+
+
+def test_merged_classes_may_share_a_number_and_what_was_ignored_stays_so(tmp_path):
+    path = write_map(tmp_path / "a.png", [[0, 1, 2, 3, 255]])
+    merged = MergedClasses(LabelMapReader((0, 1, 2, 3)), (0, 9, 9, 255))
+    assert merged(path).tolist() == [[0, 9, 9, 255, 255]]
+    assert merged(path).dtype == np.uint8
+
+
+def test_merging_does_not_hide_a_value_of_another_dataset(tmp_path):
+    path = write_map(tmp_path / "a.png", [[0, 4]])
+    with pytest.raises(BadImageError, match="holds the value 4, but the classes are 0-3"):
+        MergedClasses(LabelMapReader((0, 1, 2, 3)), (0, 9, 9, 255))(path)
 
 
 def test_label_map_of_another_size_is_refused():
@@ -204,6 +217,61 @@ def test_ccp_in_either_layout_is_the_same(dev_data):
         np.testing.assert_array_equal(
             png.read_label_map(record.label.path), mat.read_label_map(other[record.id].label.path)
         )
+
+
+def write_ccp(root, names, values):
+    """A photo whose label map holds the values of some of the named classes."""
+    base = root / "ccp"
+    (base / "annotations" / "pixel-level").mkdir(parents=True)
+    scipy.io.savemat(base / "label_list.mat", {"label_list": np.array([list(names)], dtype=object)})
+    write_map(base / "photos" / "0001.jpg", [[0]])
+    scipy.io.savemat(
+        base / "annotations" / "pixel-level" / "0001.mat", {"groundtruth": np.array([values], dtype=np.uint8)}
+    )
+    return root
+
+
+def test_ccp_in_lips_classes_goes_by_the_names_of_the_classes(tmp_path):
+    names = ["null", "shoes", "t-shirt", "suit", "jeans", "bag", "skin", "jacket", "romper", "scarf", "skirt", "gloves"]
+    dataset = load_dataset("ccp_lip_classes_train", write_ccp(tmp_path, names, range(len(names))))
+    assert dataset.classes == LIP_CLASSES
+    assert dataset.mirror == ((14, 15), (16, 17), (18, 19))
+    (record,) = dataset.records
+    assert dataset.read_label_map(record.label.path).tolist() == [[0, 255, 5, 7, 9, 0, 255, 7, 10, 11, 12, 3]]
+
+
+def test_a_list_of_other_classes_is_not_ccp(tmp_path):
+    with pytest.raises(ValueError, match=r"label_list\.mat names 'sari', which is no class of CCP"):
+        load_dataset("ccp_lip_classes_train", write_ccp(tmp_path, ["null", "sari"], [0, 1]))
+
+
+def test_every_class_of_ccp_has_one_rule(dev_data):
+    own, mapped = load_dataset("ccp_val", dev_data), load_dataset("ccp_lip_classes_val", dev_data)
+    assert set(own.classes) == set(CCP_TO_LIP)
+    assert len(own.classes) == 59
+    # written down by hand from CCP's list, independently of the rules: number in the file -> number in LIP
+    wanted = {
+        0: 0, 2: 0, 33: 0, 56: 0,  # null, bag, purse, wallet
+        20: 1, 19: 2, 18: 3, 47: 4,  # hat, hair, gloves, sunglasses
+        5: 5, 26: 5, 38: 5, 48: 5, 49: 5, 51: 5, 54: 5,  # blouse, jumper, shirt, sweater, sweatshirt, t-shirt, top
+        14: 6,  # dress
+        4: 7, 10: 7, 11: 7, 13: 7, 24: 7, 46: 7,  # blazer, cape, cardigan, coat, jacket, suit
+        44: 8, 25: 9, 27: 9, 31: 9, 40: 9,  # socks; jeans, leggings, pants, shorts
+        35: 10, 37: 11, 42: 12,  # romper, scarf, skirt
+    }  # fmt: skip
+    assert mapped.read_label_map.classes == tuple(wanted.get(number, 255) for number in range(59))
+
+
+def test_real_ccp_in_lips_classes_has_the_pixels_of_the_classes_merged(dev_data):
+    own, mapped = load_dataset("ccp_val", dev_data), load_dataset("ccp_lip_classes_val", dev_data)
+    assert [r.id for r in mapped.records] == [r.id for r in own.records]
+    record = mapped.records[0]
+    before, after = own.read_label_map(record.label.path), mapped.read_label_map(record.label.path)
+    skin, hair = own.classes.index("skin"), own.classes.index("hair")
+    assert (before == skin).any()
+    assert (after[before == skin] == 255).all()
+    np.testing.assert_array_equal(after == LIP_CLASSES.index("hair"), before == hair)
+    assert not set(np.unique(after)) & {13, 14, 15, 16, 17, 18, 19}  # face, arms, legs, shoes
 
 
 @pytest.mark.parametrize(("name", "count"), [("lip_train", 1), ("cihp_train", 2), ("cihp_val", 1)])

@@ -273,6 +273,44 @@ def test_mpii_broken_entries_are_named(tmp_path):
             load_dataset("mpii_val", mpii(tmp_path, ENTRY | change))
 
 
+# MPII: right ankle, knee, hip, left hip, knee, ankle, pelvis, thorax, neck, head top, right wrist, elbow, shoulder,
+# left shoulder, elbow, wrist
+NUMBERED = ENTRY | {"joints": [[j + 1.0, 101.0] for j in range(16)], "joints_vis": [1] * 16}
+
+
+def test_mpii_in_cocos_keypoints_has_the_twelve_that_both_label(tmp_path):
+    heads = np.array([[[1.0], [1.0]], [[31.0], [41.0]]])
+    root = mpii(tmp_path, NUMBERED, heads=heads)
+    own, mapped = load_dataset("mpii_val", root).records[0], load_dataset("mpii_coco_keypoints_val", root).records[0]
+    keypoints = mapped.label.keypoints
+    assert keypoints[:5].tolist() == [[0, 0, 0]] * 5  # nose, eyes, ears
+    # shoulders, elbows, wrists, hips, knees, ankles; of each the left one first
+    assert keypoints[5:, 0].tolist() == [13, 12, 14, 11, 15, 10, 3, 2, 4, 1, 5, 0]
+    assert keypoints[5:, 1:].tolist() == [[100, 1]] * 12
+    assert (mapped.id, mapped.image) == (own.id, own.image)
+    assert mapped.label.box.tolist() == own.label.box.tolist()
+    assert mapped.label.head_size == own.label.head_size
+
+
+def test_mpii_in_cocos_keypoints_is_measured_as_coco_without_areas(tmp_path):
+    dataset = load_dataset("mpii_coco_keypoints_val", mpii(tmp_path, NUMBERED))
+    coco_dataset = load_dataset("coco_keypoints_val", coco(tmp_path, person(1)))
+    for field in ("kind", "classes", "mirror", "sigmas", "upper_body", "metric"):
+        assert getattr(dataset, field) == getattr(coco_dataset, field)
+    assert not dataset.use_area
+    assert dataset.annotation == ""  # MPII's file is not in COCO's format
+
+
+def test_mpii_people_who_show_their_head_alone_are_left_out_of_cocos_keypoints(tmp_path):
+    head = NUMBERED | {"joints_vis": [0] * 6 + [1] * 4 + [0] * 6}
+    nothing = NUMBERED | {"joints_vis": [0] * 16}
+    dataset = load_dataset("mpii_coco_keypoints_val", mpii(tmp_path, head, nothing, NUMBERED))
+    assert [r.id for r in dataset.records] == ["0_2"]
+    assert dataset.skipped == {"no labelled keypoint": 2}
+    with pytest.raises(ValueError, match="nobody in mpii_val has a labelled keypoint that mpii_coco_keypoints_val has"):
+        load_dataset("mpii_coco_keypoints_val", mpii(tmp_path, head))
+
+
 def test_real_coco(dev_data):
     train, val = (load_dataset(f"coco_keypoints_{split}", dev_data) for split in ("train", "val"))
     assert (len(train.records), len(val.records)) == (53, 19)

@@ -4,7 +4,7 @@ from unihap.data.skeletons import COCO_SIGMAS, SKELETONS, mirror_pairs
 
 NUM_KEYPOINTS = {
     "coco": 17, "aic": 14, "posetrack18": 15, "h36m": 17, "mhp": 16, "pennaction": 13, "threedpw": 18, "jrdb": 17,
-    "halpe": 20, "mpii": 16,
+    "halpe": 20, "mpii": 16, "synth_b": 15,
 }  # fmt: skip
 # written down by hand from the orders of the datasets, independently of the names
 PAIRS = {
@@ -16,6 +16,7 @@ PAIRS = {
     "pennaction": [(1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12)],
     "threedpw": [(2, 5), (3, 6), (4, 7), (8, 11), (9, 12), (10, 13), (14, 15), (16, 17)],
     "jrdb": [(1, 2), (3, 5), (6, 7), (9, 12), (10, 11), (13, 14), (15, 16)],
+    "synth_b": [(0, 5), (1, 4), (2, 3), (9, 14), (10, 13), (11, 12)],
     "halpe": [(1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)],
 }
 PAIRS["mpii"] = PAIRS["mhp"]

@@ -11,6 +11,7 @@ import numpy as np
 
 from unihap.data.files import MissingDataError, existing_folder, image_names, log_skipped, read_mat
 from unihap.data.reid import MARKET_FOLDERS, market_name
+from unihap.data.rendered import RENDERED, TITLE
 from unihap.structures import AttributesLabel, Dataset, Record
 
 # The order in which UniHCP's release asks for the 26 attributes of PA-100K (grouped as in "Rethinking of PAR"); the
@@ -180,4 +181,11 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
         for split in PA100K_PARTS
     },
     **{f"market1501_attributes_{split}": partial(market1501_attributes, split=split) for split in ("train", "test")},
+    **{
+        f"{r.start}_pa100k_{split}": partial(
+            pa100k, split=split, folder=f"{r.folder}/PA-100K", name=f"{r.start}_pa100k", title=TITLE
+        )
+        for r in RENDERED
+        for split in PA100K_PARTS
+    },
 }

@@ -22,6 +22,7 @@ from unihap.data.files import (
     read_json,
     read_lines,
 )
+from unihap.data.rendered import RENDERED, TITLE
 from unihap.structures import Dataset, DetectionLabel, Record
 
 PENN_FUDAN_BOX = re.compile(r"\(Xmin, Ymin\) - \(Xmax, Ymax\) : \((\d+), (\d+)\) - \((\d+), (\d+)\)")
@@ -216,6 +217,13 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
         f"crowdhuman_mot17_{split}": partial(
             crowdhuman, split=split, folder="crowdhuman_mot17", name="crowdhuman_mot17", title="MOT17 as CrowdHuman"
         )
+        for split in ("train", "val")
+    },
+    **{
+        f"{r.start}_crowdhuman_{split}": partial(
+            crowdhuman, split=split, folder=f"{r.folder}/CrowdHuman", name=f"{r.start}_crowdhuman", title=TITLE
+        )
+        for r in RENDERED
         for split in ("train", "val")
     },
     **{f"coco_person_{split}": partial(coco_person, split=split) for split in ("train", "val")},

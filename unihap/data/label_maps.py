@@ -7,6 +7,7 @@ import numpy as np
 
 from unihap.data.files import read_mat
 from unihap.data.images import BadImageError, read_index_map
+from unihap.structures import ReadLabelMap
 
 IGNORED = 255
 
@@ -49,6 +50,25 @@ class LabelMapReader:
         table = np.full(256, IGNORED if self.unlisted == "ignore" else 0, dtype=np.uint8)
         table[list(self.values)] = np.arange(len(self.values))
         return table[raw]
+
+
+@dataclass(frozen=True)
+class MergedClasses:
+    """Reads a label map and puts other classes, fewer and coarser ones, in place of its own.
+
+    Attributes:
+        read: reads the map in its own classes.
+        classes: the new class of every one of them; 255 = ignored.
+    """
+
+    read: ReadLabelMap
+    classes: tuple[int, ...]
+
+    def __call__(self, path: str) -> np.ndarray:
+        """Returns (H, W) uint8 in the new classes, 255 = ignored; raises what ``read`` raises."""
+        table = np.full(256, IGNORED, dtype=np.uint8)
+        table[: len(self.classes)] = self.classes
+        return table[self.read(path)]
 
 
 def check_size(label_map: np.ndarray, height: int, width: int, path: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from unihap.data.coco import CocoImages
 from unihap.data.files import MissingDataError, existing_folder, log_skipped, need, number_array, read_json, read_mat
-from unihap.data.people import PeopleRecords, pose_dataset
+from unihap.data.people import PeopleRecords, in_skeleton, pose_dataset
 from unihap.data.skeletons import SKELETONS
 from unihap.structures import Dataset
 
@@ -61,6 +61,26 @@ def mpii(root: Path, split: str) -> Dataset:
         table, np.array(rows), np.array(ids), np.stack(keypoints), np.stack(boxes), head_sizes=heads[ids]
     )
     return pose_dataset(name, SKELETONS["mpii"], records, metric="pckh", skipped=log_skipped(name, skipped))
+
+
+def mpii_coco_keypoints(root: Path, split: str) -> Dataset:
+    """MPII with COCO's keypoints, to evaluate models of COCO's keypoints on.
+
+    The 12 of shoulders, elbows, wrists, hips, knees and ankles are shared; nose, eyes and ears are not labelled.
+    ``PCK@0.2`` is the metric to read.  MPII has no areas and its boxes are squares, larger than the people in them,
+    so that OKS, and AP with it, is more lenient than on COCO.  No set to train on: the model would learn that nobody
+    has a face.
+
+    Args:
+        root: datasets root.
+        split: train | val.
+
+    Raises:
+        FileNotFoundError: missing or empty file or folder, or nobody left.
+        ValueError: see ``mpii``, or nobody has a shared keypoint.
+    """
+    people = mpii(root, split)
+    return in_skeleton(people, f"mpii_coco_keypoints_{split}", SKELETONS["coco"], metric="keypoint_ap", use_area=False)
 
 
 def _mpii_person(entry: Any, where: Callable[[], str]) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,16 +19,19 @@ from unihap.data.files import (
     read_lines,
     read_mat,
 )
-from unihap.data.label_maps import LabelMapReader
+from unihap.data.label_maps import IGNORED, LabelMapReader, MergedClasses
 from unihap.data.parsing_classes import (
     ATR_CLASSES,
+    CCP_TO_LIP,
     CIHP_CLASSES,
     DEEPFASHION2_CLASSES,
     H36M_CLASSES,
     H36M_VALUES,
     LIP_CLASSES,
     MODANET_CLASSES,
+    NO_CLASS,
 )
+from unihap.data.rendered import RENDERED, TITLE
 from unihap.data.skeletons import mirror_pairs
 from unihap.structures import Dataset, ParsingLabel, Record
 
@@ -265,13 +269,50 @@ def ccp(root: Path, split: str, unlisted: str = "ignore") -> Dataset:
     return _parsing_dataset(f"ccp_{split}", records, classes, unlisted=unlisted, skipped=skipped)
 
 
+def ccp_lip_classes(root: Path, split: str) -> Dataset:
+    """CCP with LIP's classes by ``CCP_TO_LIP``, to evaluate models of LIP's classes on.
+
+    Of LIP's 20 classes 13 occur: CCP does not tell face, arms and legs apart, nor left from right shoes.  Those and
+    what LIP has no class for are ignored.  No set to train on: the model would learn that nobody has a face.
+
+    Args:
+        root: datasets root.
+        split: train | val, as in ``ccp``.
+
+    Raises:
+        FileNotFoundError: missing or empty file or folder.
+        ValueError: see ``ccp``, or a class list with other names.
+    """
+    own = ccp(root, split)
+    unknown = sorted(set(own.classes) - set(CCP_TO_LIP))
+    if unknown:
+        raise ValueError(f"{root / 'ccp' / 'label_list.mat'} names {unknown[0]!r}, which is no class of CCP")
+    assert own.read_label_map is not None
+    number = {NO_CLASS: IGNORED} | {name: value for value, name in enumerate(LIP_CLASSES)}
+    return replace(
+        own,
+        name=f"ccp_lip_classes_{split}",
+        classes=LIP_CLASSES,
+        mirror=mirror_pairs(LIP_CLASSES),
+        read_label_map=MergedClasses(own.read_label_map, tuple(number[CCP_TO_LIP[name]] for name in own.classes)),
+    )
+
+
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
     **{f"lip_{split}": partial(lip, split=split) for split in ("train", "val")},
     **{f"cihp_{split}": partial(cihp, split=split) for split in ("train", "val")},
     **{f"atr_{split}": partial(atr, split=split) for split in ("train", "val")},
     **{f"ccp_{split}": partial(ccp, split=split) for split in ("train", "val")},
+    **{f"ccp_lip_classes_{split}": partial(ccp_lip_classes, split=split) for split in ("train", "val")},
     **{
         f"ccp_as_lip_{split}": partial(lip, split=split, folder="ccp_as_lip", name="ccp_as_lip", title="CCP as LIP")
+        for split in ("train", "val")
+    },
+    **{
+        f"{r.start}_lip_{split}": partial(
+            lip, split=split, folder=f"{r.folder}/LIP", name=f"{r.start}_lip", title=TITLE
+        )
+        for r in RENDERED
         for split in ("train", "val")
     },
     **{f"h36m_parsing_{split}": partial(h36m_parsing, split=split) for split in ("train", "val")},

@@ -26,6 +26,39 @@ MODANET_CLASSES = (
     "skirt", "headwear", "scarf_and_tie",
 )  # fmt: skip
 
+# CCP's 59 classes as LIP's, one rule a line.  What a line of no class names is ignored: whatever a model says there is
+# neither right nor wrong.
+NO_CLASS = "ignored"
+_CCP_RULES = (
+    ("background", "null"),
+    ("background", "bag purse wallet"),  # carried, not worn: LIP draws what somebody holds as background
+    ("hat", "hat"),
+    ("hair", "hair"),
+    ("glove", "gloves"),
+    ("sunglasses", "sunglasses"),
+    ("upper_clothes", "blouse jumper shirt sweater sweatshirt t-shirt top"),
+    ("dress", "dress"),
+    ("coat", "blazer cape cardigan coat jacket"),  # what is worn over other clothes, short or long
+    ("coat", "suit"),  # CCP draws the jacket alone
+    ("socks", "socks"),
+    ("pants", "jeans leggings pants shorts"),
+    ("jumpsuits", "romper"),
+    ("scarf", "scarf"),
+    ("skirt", "skirt"),
+    (NO_CLASS, "skin"),  # face, arms and legs in one
+    (NO_CLASS, "boots clogs flats heels loafers pumps sandals shoes sneakers wedges"),  # left and right in one
+    (NO_CLASS, "stockings"),  # reach to the hip: for LIP socks, pants or legs
+    (NO_CLASS, "glasses"),  # clear ones, which LIP's annotators draw as face, and dark ones
+    (
+        NO_CLASS,
+        "accessories bodysuit hoodie tights vest",
+    ),  # CCP's own use is mixed: vests are tank tops and sleeveless coats
+    (NO_CLASS, "bra intimate panties swimwear"),  # LIP has no class between upper clothes, pants and skin
+    (NO_CLASS, "belt bracelet earrings necklace ring tie watch"),  # worn on clothes or skin that LIP draws through them
+)
+CCP_TO_LIP = {name: part for part, names in _CCP_RULES for name in names.split()}
+assert len(CCP_TO_LIP) == sum(len(names.split()) for _, names in _CCP_RULES)  # one rule each
+
 H36M_PARTS = {
     0: "background", 1: "right_hip", 2: "right_knee", 3: "right_foot", 6: "left_hip", 7: "left_knee", 8: "left_foot",
     17: "left_shoulder", 18: "left_elbow", 19: "left_hand", 25: "right_shoulder", 26: "right_elbow", 27: "right_hand",

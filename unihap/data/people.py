@@ -1,12 +1,14 @@
 """The records of hundreds of thousands of people in a few arrays."""
 
 import operator
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, overload
 
 import numpy as np
 
 from unihap.data.coco import CocoImages
+from unihap.data.files import log_skipped
 from unihap.data.skeletons import Skeleton
 from unihap.structures import Dataset, PoseLabel, Record
 
@@ -79,6 +81,44 @@ class PeopleRecords(Sequence[Record]):
             head_size=float(self.head_sizes[i]),
         )
         return Record(f"{image_id}_{self.person_ids[i]}", self.images.path(row), label)
+
+
+def in_skeleton(dataset: Dataset, name: str, body: Skeleton, **rest: Any) -> Dataset:
+    """The people of a pose dataset with the keypoints of another skeleton, matched by their names.
+
+    Keypoints that the dataset does not have are not labelled; people who keep no labelled one are left out.
+
+    Args:
+        dataset: its records are ``PeopleRecords``.
+        name: of the new dataset.
+        body: the other skeleton.
+        rest: further fields of ``Dataset``; none but ``skipped`` is taken over.
+
+    Raises:
+        ValueError: nobody is left.
+    """
+    people = dataset.records
+    assert isinstance(people, PeopleRecords)
+    shared = [keypoint for keypoint in body.names if keypoint in dataset.classes]
+    keypoints = np.zeros((len(people), len(body.names), 3), dtype=np.float32)
+    keypoints[:, [body.names.index(n) for n in shared]] = people.keypoints[
+        :, [dataset.classes.index(n) for n in shared]
+    ]
+    kept = keypoints[..., 2].any(axis=1)
+    if not kept.any():
+        raise ValueError(f"nobody in {dataset.name} has a labelled keypoint that {name} has; shared are {shared}")
+    records = PeopleRecords(
+        people.images,
+        people.image_rows[kept],
+        people.person_ids[kept],
+        keypoints[kept],
+        people.boxes[kept],
+        people.scores[kept],
+        people.areas[kept],
+        people.head_sizes[kept],
+    )
+    skipped = Counter(dataset.skipped) + Counter({"no labelled keypoint": int((~kept).sum())})
+    return pose_dataset(name, body, records, skipped=log_skipped(name, skipped), **rest)
 
 
 def pose_dataset(name: str, body: Skeleton, records: PeopleRecords, **rest: Any) -> Dataset:

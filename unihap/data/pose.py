@@ -19,8 +19,9 @@ from unihap.data.coco import (
     read_images,
 )
 from unihap.data.files import MissingDataError, existing_folder, log_skipped, need, number_array, read_json
-from unihap.data.mpii import mpii
+from unihap.data.mpii import mpii, mpii_coco_keypoints
 from unihap.data.people import PeopleRecords, pose_dataset
+from unihap.data.rendered import RENDERED, TITLE, Rendered
 from unihap.data.skeletons import SKELETONS
 from unihap.structures import Dataset
 
@@ -214,6 +215,17 @@ def _coco_keypoints(split: str) -> partial[Dataset]:
     )
 
 
+def _rendered(source: Rendered, split: str) -> partial[Dataset]:
+    return partial(
+        coco_pose,
+        annotation=f"{source.folder}/coco/annotations/person_keypoints_{split}2017.json",
+        images=f"{source.folder}/coco/{split}2017",
+        name=f"{source.start}_coco_keypoints_{split}",
+        title=TITLE,
+        skeleton=source.skeleton,
+    )
+
+
 def _ochuman(split: str) -> partial[Dataset]:
     return partial(
         coco_pose,
@@ -293,4 +305,6 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     **{f"mhp_{split}": _mhp(split) for split in ("train", "val")},
     **{f"halpe_{split}": _halpe(split) for split in ("train", "val")},
     **{f"mpii_{split}": partial(mpii, split=split) for split in ("train", "val")},
+    **{f"mpii_coco_keypoints_{split}": partial(mpii_coco_keypoints, split=split) for split in ("train", "val")},
+    **{f"{r.start}_coco_keypoints_{split}": _rendered(r, split) for r in RENDERED for split in ("train", "val")},
 }

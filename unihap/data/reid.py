@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from unihap.data.files import existing_folder, image_names, log_skipped, read_lines
+from unihap.data.rendered import RENDERED, TITLE
 from unihap.structures import Dataset, Record, ReIDLabel
 
 MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
@@ -122,4 +123,15 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
         for split in SPLITS
     },
     **{f"msmt17_{split}": partial(msmt17, split=split) for split in SPLITS},
+    **{
+        f"{r.start}_market1501_{split}": partial(
+            market1501,
+            split=split,
+            folder=f"{r.folder}/Market-1501-v15.09.15",
+            name=f"{r.start}_market1501",
+            title=TITLE,
+        )
+        for r in RENDERED
+        for split in SPLITS
+    },
 }

@@ -133,5 +133,11 @@ SKELETONS: dict[str, Skeleton] = {
         (*range(11), 17, 18),
         (*(COCO_SIGMAS[n.removeprefix("left_").removeprefix("right_")] for n in _COCO_NAMES.split()), 0.08, 0.08, 0.08),
     ),
+    # of the rendered people of domain b: MPII's order as far as COCO's keypoints and the middles of two give it
+    "synth_b": _skeleton(
+        "right_ankle right_knee right_hip left_hip left_knee left_ankle pelvis neck nose "
+        "right_wrist right_elbow right_shoulder left_shoulder left_elbow left_wrist",
+        range(7, 15),
+    ),
 }
 SKELETONS["mpii"] = SKELETONS["mhp"]

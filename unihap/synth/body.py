@@ -6,6 +6,7 @@ axes of the body at rest, relative to the parent bone, so that the same numbers 
 
 import logging
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 INNER_SEGMENTS = ("eye_back.L", "eye_back.R", "eye_cavity.L", "eye_cavity.R", "mouth_cavity", "tongue")
 LIMBS = {"upperarm": "arm", "lowerarm": "arm", "wrist": "arm", "finger": "arm", "metacarpal": "arm", "upperleg": "leg",
          "lowerleg": "leg", "foot": "leg", "toe": "leg"}  # fmt: skip
+KEPT_RESTS = 64  # the last ones asked for; 0.4 MB each
 SIDES = {"L": "left", "R": "right"}
 
 
@@ -31,7 +33,11 @@ class MissingExtraError(ImportError):
     """The optional packages of the generator are not installed."""
 
     def __init__(self, package: str) -> None:
+        self.package = package
         super().__init__(f'rendering people needs the package {package}; install it with: pip install "unihap[synth]"')
+
+    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str]]:
+        return type(self), (self.package,)  # it crosses from worker processes
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ class Body:
         self.faces = faces[self._kept]
         self.segment_of_face = self._segments(faces)[self._kept]
         self.part_of_face = np.array([_part(segment) for segment in self.segment_of_face], dtype=np.uint8)
-        self._rests: dict[tuple[tuple[str, float], ...], RestBody] = {}
+        self._rests: OrderedDict[tuple[tuple[str, float], ...], RestBody] = OrderedDict()
 
     def bone(self, name: str) -> int:
         """Number of a bone."""
@@ -135,6 +141,8 @@ class Body:
                 _coefficients=coefficients,
                 _poses=output["rest_bone_poses"],
             )
+            if len(self._rests) > KEPT_RESTS:
+                self._rests.popitem(last=False)
         return self._rests[key]
 
     def pose(self, rest: RestBody, rotations: Mapping[str, np.ndarray]) -> Posed:
@@ -213,7 +221,7 @@ def _anny() -> Any:
     try:
         import warp
 
-        warp.config.quiet = True  # Anny imports it; its greeting would be printed by every worker
+        warp.config.log_level = warp.LOG_WARNING  # Anny imports it; its greeting would be printed by every worker
         import anny
     except ImportError as error:
         raise MissingExtraError(error.name or "anny") from error

@@ -246,23 +246,32 @@ def draw_sheet(task: Task, dataset: Dataset, shown: Shown, path: Path) -> None:
     if not shown:
         raise ValueError(f"no results of {dataset.name} to draw")
     make_cells, explanation = CELLS.get(task.kind, (_plain_cells, ""))
-    cells = make_cells(dataset, shown)
+    sheet = lay_out(make_cells(dataset, shown), f"{dataset.name}, task {task.spec.name}", explanation)
+    _write_jpeg(sheet, path)
+
+
+def lay_out(cells: Sequence[Cell], title: str, explanation: str) -> np.ndarray:
+    """A sheet of cells under a heading of two lines; the last cells are left out where there are too many.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
     height, width = (max(picture.shape[axis] for _, picture in cells) for axis in (0, 1))
     num_columns = min(len(cells), max(1, (SHEET_WIDTH - GAP) // (width + GAP)))
     num_rows = math.ceil(len(cells) / num_columns)
     if num_rows * (height + LINE + GAP) > SHEET_HEIGHT:
         num_rows = max(1, SHEET_HEIGHT // (height + LINE + GAP))
-        logger.info("%s: drawing the first %d of %d results", dataset.name, num_rows * num_columns, len(cells))
+        logger.info("%s: drawing the first %d of %d results", title, num_rows * num_columns, len(cells))
     top = 2 * LINE + 2 * GAP
     sheet_width = GAP + num_columns * (width + GAP)
     sheet = np.full((top + num_rows * (height + LINE + GAP), sheet_width, 3), BACKGROUND, dtype=np.uint8)
-    heading = [(f"{dataset.name}, task {task.spec.name}", INK), (explanation, UNKNOWN)]
+    heading = [(title, INK), (explanation, UNKNOWN)]
     sheet[GAP : GAP + 2 * LINE, GAP:-GAP] = _text(heading, sheet_width - 2 * GAP)
     for i, (caption, picture) in enumerate(cells[: num_rows * num_columns]):
         y, x = top + i // num_columns * (height + LINE + GAP), GAP + i % num_columns * (width + GAP)
         sheet[y : y + LINE, x : x + width] = _text([(caption, INK)], width)
         sheet[y + LINE : y + LINE + picture.shape[0], x : x + picture.shape[1]] = picture
-    _write_jpeg(sheet, path)
+    return sheet
 
 
 def _write_jpeg(image: np.ndarray, path: Path) -> None:
