@@ -78,6 +78,29 @@ def test_evaluation_alone_repeats_the_numbers_of_the_run(trained, toy_config, to
     assert again == json.loads((trained / "results.json").read_text())
 
 
+def test_a_trained_model_is_evaluated_on_other_datasets_by_overrides_alone(trained, toy_config, dev_data, tmp_path):
+    words = ["--config", toy_config, "--eval-only", "DATA.ROOT", dev_data, "OUTPUT_DIR", tmp_path / "eval"]
+    words += ["MODEL.WEIGHTS", max((trained / "checkpoints").iterdir())]
+    words += ["TASKS.general_reid.TEST", "[cuhk01_as_market_train, cuhk01_as_market_test]"]
+    words += ["TASKS.coco_pose.TEST", "('coco_keypoints_val', 'mpii_coco_keypoints_val')"]
+    words += ["TASKS.lip_parsing.TEST", "[ccp_lip_classes_val]", "TASKS.lip_parsing.MAX_RECORDS", 2]
+    words += ["TASKS.pedestrian_detection.TEST", "[pennfudan_test]", "TASKS.pedestrian_detection.MAX_RECORDS", 2]
+    assert run(*words) == 0
+    results = json.loads((tmp_path / "eval" / "results.json").read_text())
+    main = {
+        "cuhk01_as_market_train": "mAP",
+        "cuhk01_as_market_test": "mAP",
+        "pa100k_test": "mA",
+        "coco_keypoints_val": "PCK@0.2",
+        "mpii_coco_keypoints_val": "PCK@0.2",
+        "ccp_lip_classes_val": "mIoU",
+        "pennfudan_test": "AP",
+    }
+    assert set(results) == set(main)
+    assert all(0 <= results[name][metric] <= 100 for name, metric in main.items())
+    assert not {"IoU/face", "IoU/left_leg", "IoU/right_shoe"} & set(results["ccp_lip_classes_val"])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -101,7 +101,11 @@ def test_images_are_stored_with_the_quality_of_their_camera(root):
     picture = taken(item)
     decoded = read_image(root / "PA-100K" / item.name)
     assert decoded.shape == (32, 16, 3)
-    _, data = cv2.imencode(".jpg", picture.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, picture.camera.quality])
+    _, data = cv2.imencode(
+        ".jpg",
+        picture.image[..., ::-1],
+        [cv2.IMWRITE_JPEG_QUALITY, picture.camera.quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1],
+    )
     assert (root / "PA-100K" / item.name).read_bytes() == data.tobytes()
 
 

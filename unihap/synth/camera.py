@@ -53,11 +53,11 @@ class CameraStatistics:
 DOMAINS: Mapping[str, CameraStatistics] = {
     "a": CameraStatistics(
         share=(0.42, 0.72), distance=(4.0, 9.0), height=(1.3, 3.4), exposure=(0.6, 1.3), warmth=(-0.17, 0.17),
-        tint=(-0.06, 0.06), contrast=(0.9, 1.25), blur=(0.0, 0.8), noise=(1.0, 5.0), quality=(80, 95),
+        tint=(-0.06, 0.06), contrast=(0.9, 1.25), blur=(0.0, 0.8), noise=(0.5, 3.0), quality=(50, 82),
     ),
     "b": CameraStatistics(
         share=(0.30, 0.50), distance=(7.5, 14.0), height=(2.4, 5.0), exposure=(0.45, 1.0), warmth=(0.04, 0.34),
-        tint=(-0.12, 0.02), contrast=(0.7, 1.0), blur=(0.3, 1.2), noise=(4.0, 10.0), quality=(70, 86),
+        tint=(-0.12, 0.02), contrast=(0.7, 1.0), blur=(0.3, 1.2), noise=(3.0, 7.0), quality=(45, 70),
     ),
 }  # fmt: skip
 

@@ -90,9 +90,8 @@ def collides(angles: Angles, side: str, aside: np.ndarray = NOT_ASIDE) -> np.nda
     elbow = joints.ARM[0] * upper.apply([0.0, 0.0, -1.0])
     forearm = upper.apply([0.0, -np.sin(bent), -np.cos(bent)])
     along = elbow[:, None] + FOREARM_POINTS[:, None] * forearm[:, None]
-    points = (along + SHOULDER - SPINE_PIVOT) @ _chest(
-        angles, side
-    ).as_matrix().T + SPINE_PIVOT  # from the root, as a left arm
+    turn = _chest(angles, side).as_matrix()
+    points = (along + SHOULDER - SPINE_PIVOT) @ turn.T + SPINE_PIVOT  # from the root, as for a left arm
     x, y, z = np.moveaxis(points, -1, 0)
     trunk = (z < SHOULDER[2]) & ((x / TRUNK[0]) ** 2 + (y / TRUNK[1]) ** 2 < 1)
     head = (z >= SHOULDER[2]) & (z < HEAD_TOP) & ((x / HEAD[0]) ** 2 + ((y - HEAD_Y) / HEAD[1]) ** 2 < 1)

@@ -204,9 +204,8 @@ def whole(box: np.ndarray) -> list[int]:
 
 def jpeg(picture: Picture) -> bytes:
     """The image as its camera stores it."""
-    return _encoded(
-        ".jpg", cv2.cvtColor(picture.image, cv2.COLOR_RGB2BGR), cv2.IMWRITE_JPEG_QUALITY, picture.camera.quality
-    )
+    options = (cv2.IMWRITE_JPEG_QUALITY, picture.camera.quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1)  # a tenth smaller
+    return _encoded(".jpg", cv2.cvtColor(picture.image, cv2.COLOR_RGB2BGR), *options)
 
 
 def label_png(label_map: np.ndarray) -> bytes:
