@@ -14,14 +14,14 @@ import pytest
 from fake_studio import FakeStudio
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-from unihap.synth.attributes import ATTRIBUTES, attributes
-from unihap.synth.captions import captions
 
 from unihap.data.catalog import load_dataset
 from unihap.data.images import read_image, read_index_map
 from unihap.data.pose import clip_coco_box, coco_pose
 from unihap.data.skeletons import SKELETONS
 from unihap.synth.amounts import PER_100_PEOPLE, PRESETS, amounts
+from unihap.synth.attributes import ATTRIBUTES, attributes
+from unihap.synth.captions import captions
 from unihap.synth.generate import generate
 from unihap.synth.layouts import LAYOUTS
 from unihap.synth.layouts.base import TRIES, Amount, Item, whole

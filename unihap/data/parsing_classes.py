@@ -41,18 +41,15 @@ _CCP_RULES = (
     ("coat", "blazer cape cardigan coat jacket"),  # what is worn over other clothes, short or long
     ("coat", "suit"),  # CCP draws the jacket alone
     ("socks", "socks"),
-    ("pants", "jeans leggings pants shorts"),
+    ("pants", "jeans pants shorts"),
     ("jumpsuits", "romper"),
     ("scarf", "scarf"),
     ("skirt", "skirt"),
     (NO_CLASS, "skin"),  # face, arms and legs in one
     (NO_CLASS, "boots clogs flats heels loafers pumps sandals shoes sneakers wedges"),  # left and right in one
-    (NO_CLASS, "stockings"),  # reach to the hip: for LIP socks, pants or legs
+    (NO_CLASS, "leggings stockings"),  # CCP calls the same ones either; for LIP socks, pants or legs
     (NO_CLASS, "glasses"),  # clear ones, which LIP's annotators draw as face, and dark ones
-    (
-        NO_CLASS,
-        "accessories bodysuit hoodie tights vest",
-    ),  # CCP's own use is mixed: vests are tank tops and sleeveless coats
+    (NO_CLASS, "accessories bodysuit hoodie tights vest"),  # CCP's use is mixed: a vest is a tank top or a coat
     (NO_CLASS, "bra intimate panties swimwear"),  # LIP has no class between upper clothes, pants and skin
     (NO_CLASS, "belt bracelet earrings necklace ring tie watch"),  # worn on clothes or skin that LIP draws through them
 )

@@ -1,6 +1,7 @@
 """Puts a person together: body, clothes, hair, things worn and carried, in a pose, somewhere in the world."""
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,7 +36,7 @@ class Wardrobe:
 
     def __init__(self, body: Body) -> None:
         self.body = body
-        self._dressed: OrderedDict[tuple[int, int], Dressed] = OrderedDict()
+        self._dressed: OrderedDict[Hashable, Dressed] = OrderedDict()
 
     def figure(self, person: Person, pose: Pose, yaw: float, place: tuple[float, float]) -> Figure:
         """A dressed person in a pose, the lowest point on the ground.
@@ -65,7 +66,8 @@ class Wardrobe:
         )
 
     def _dress(self, person: Person) -> Dressed:
-        key = (person.identity, person.outfit.number)
+        # people of different splits may have the same numbers
+        key = (person.identity, person.outfit, person.hair, tuple(sorted(person.shape.items())))
         if key not in self._dressed:
             self._dressed[key] = _dressed(self.body, person)
             if len(self._dressed) > CACHE_SIZE:

@@ -243,7 +243,7 @@ def text_lines(lines: Iterable[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _encoded(suffix: str, image: np.ndarray, flag: int, value: int) -> bytes:
-    done, data = cv2.imencode(suffix, image, [flag, int(value)])
+def _encoded(suffix: str, image: np.ndarray, *options: int) -> bytes:
+    done, data = cv2.imencode(suffix, image, [int(option) for option in options])
     assert done
     return data.tobytes()
