@@ -248,6 +248,13 @@ def test_the_arm_with_a_bag_hangs_at_its_side(body, rest, hand):
             assert -arm[2] / np.linalg.norm(arm) > np.cos(np.radians(35)), activity
 
 
+@pytest.mark.parametrize("activity", sorted(set(ACTIVITIES) - {"carry"}))
+def test_a_bag_in_the_hand_hangs_clear_of_the_ground(body, rest, activity):
+    for pose in poses(activity, 5, holds_bag="left"):
+        posed = body.pose(rest, pose.rotations)
+        assert point(posed, "left_wrist")[2] - posed.vertices[:, 2].min() > 0.26 * rest.height
+
+
 def test_wrong_requests_are_refused():
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="unknown activity 'fly'"):

@@ -15,7 +15,7 @@ import PIL
 from unihap import __version__
 
 MANIFEST = "manifest.json"
-UNLISTED = ("sheets",)  # folders that may be there without being data
+UNLISTED = ("sheets", "README.md")  # what may be there without being data
 
 
 def versions() -> dict[str, str]:

@@ -18,6 +18,7 @@ __all__ = ["ACTIVITIES", "HANDS", "LIMITS", "mirrored", "sample_pose", "seat_hei
 
 HANDS = {"left": "L", "right": "R"}
 OTHER = {"L": "R", "R": "L"}
+LOW = np.radians(60)  # somebody whose hips are both bent more sits or squats
 
 
 Points = tuple[tuple[float, float], ...]
@@ -117,9 +118,10 @@ def _hang(rng: Generator, angles: Angles, side: str) -> None:
 
 
 def _bag_arm(rng: Generator, angles: Angles, side: str) -> None:
-    """An arm with a bag, pulled straight by its weight."""
+    """An arm with a bag, pulled straight by its weight, or bent by somebody so low that the bag would touch ground."""
+    low = min(angles[f"hip.{leg}"][0] for leg in "LR") > LOW
     angles[f"shoulder.{side}"] = _uniform(rng, (-8, 8), (10, 15), (0, 15))
-    angles[f"elbow.{side}"] = _uniform(rng, (4, 12), (0, 0), (-10, 20))
+    angles[f"elbow.{side}"] = _uniform(rng, (50, 70) if low else (4, 12), (0, 0), (-10, 20))
     angles[f"wrist.{side}"] = np.zeros(3)
     angles[f"fingers.{side}"] = _uniform(rng, (65, 80))
     make_room(angles, side)

@@ -26,6 +26,7 @@ from unihap.synth.scene import Scene, sample_scene
 from unihap.synth.structures import Camera, Figure, Material, Person, Picture
 
 NUM_CAMERAS = 6
+OUTFITS = 11  # numbers of outfits that a person has; odd, since what a number decides varies with odd and even
 GROUND_RADIUS = 2.5  # metres around the middle of a site in which people stand
 SHARES = {"stand": 0.30, "walk": 0.34, "run": 0.08, "sit": 0.05, "reach": 0.06, "carry": 0.11, "random": 0.06}
 assert set(SHARES) == set(ACTIVITIES)
@@ -75,13 +76,13 @@ class Studio:
         Args:
             split: people of different splits have nothing in common even if they have the same number.
             identity: unique number, from 1.
-            outfit: 0 for the first clothes; other numbers keep body and hair and change the rest.
+            outfit: 0 for the first clothes; 1-10 keep body and hair and change the rest.
         """
         person = sample_person(self._rng(split, "person", identity), identity, self.domain)
-        person = replace(person, outfit=replace(person.outfit, number=identity * 10))
+        person = replace(person, outfit=replace(person.outfit, number=identity * OUTFITS))
         if outfit:
             rng = self._rng(split, "outfit", identity, outfit)
-            person = change_outfit(rng, person, identity * 10 + outfit, self.domain)
+            person = change_outfit(rng, person, identity * OUTFITS + outfit, self.domain)
         return person
 
     def crop(
