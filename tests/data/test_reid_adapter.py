@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
 from unihap.data.catalog import load_dataset
+from unihap.evaluation.reid import summary
 
 MARKET = "Market-1501-v15.09.15"
 
@@ -93,6 +95,91 @@ def test_msmt17_line_without_identity_is_refused_with_its_number(tmp_path):
     root = msmt17(tmp_path, "train", "0000/0000_003_15_0303morning_0015_0.jpg 0", "0000/0000_003_15_x.jpg")
     with pytest.raises(ValueError, match=r"list_train\.txt line 2"):
         load_dataset("msmt17_train", root)
+
+
+PRCC_CROPS = (
+    "train/001/A_cropped_rgb001.jpg", "train/001/B_cropped_rgb001.jpg", "train/001/C_cropped_rgb010.jpg",
+    "train/074/C_cropped_rgb002.jpg", "train/320/A_cropped_rgb001.jpg",
+    "val/001/A_cropped_rgb002.jpg", "val/001/B_cropped_rgb002.jpg", "val/001/C_cropped_rgb002.jpg",
+    *(f"test/{camera}/{person}/cropped_rgb001.jpg" for person in ("002", "003", "215") for camera in "ABC"),
+)  # fmt: skip
+
+
+@pytest.fixture
+def prcc(tmp_path):
+    """Writes crops of three people: ``prcc("train/001/D_cropped_rgb001.jpg")`` adds one and returns the root."""
+
+    def write(*names):
+        for name in (*PRCC_CROPS, *names):
+            path = tmp_path / "prcc" / "rgb" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"never decoded here")
+        return tmp_path
+
+    return write
+
+
+def test_prcc_trains_on_every_camera(prcc):
+    root = prcc("train/Thumbs.db", "train/001/Thumbs.db")
+    dataset = load_dataset("prcc_train", root)
+    assert labels(dataset) == [(1, 1, "train"), (1, 2, "train"), (1, 3, "train"), (74, 3, "train"), (320, 1, "train")]
+    assert (dataset.name, dataset.kind) == ("prcc_train", "reid")
+    assert dataset.records[2].id == "001/C_cropped_rgb010"
+    assert dataset.records[2].image == str(root / "prcc/rgb/train/001/C_cropped_rgb010.jpg")
+
+
+def test_prcc_looks_up_camera_c_among_camera_a(prcc):
+    root = prcc()
+    assert labels(load_dataset("prcc_val", root)) == [(1, 1, "gallery"), (1, 3, "query")]
+    dataset = load_dataset("prcc_test", root)
+    assert labels(dataset) == [(i, 3, "query") for i in (2, 3, 215)] + [(i, 1, "gallery") for i in (2, 3, 215)]
+    assert [record.id for record in dataset.records][::3] == ["C/002/cropped_rgb001", "A/002/cropped_rgb001"]
+    assert dataset.records[0].image == str(root / "prcc/rgb/test/C/002/cropped_rgb001.jpg")
+    assert len({record.id for record in dataset.records}) == len(dataset.records)
+
+
+def test_prcc_looks_up_camera_b_for_the_same_clothes(prcc):
+    dataset = load_dataset("prcc_same_clothes_test", prcc())
+    assert dataset.name == "prcc_same_clothes_test"
+    assert labels(dataset) == [(i, 2, "query") for i in (2, 3, 215)] + [(i, 1, "gallery") for i in (2, 3, 215)]
+
+
+def test_prcc_ranks_every_query_against_the_whole_gallery(prcc):
+    dataset = load_dataset("prcc_test", prcc())
+    direction = {"C/002": 0, "C/003": 40, "C/215": 90, "A/002": 0, "A/003": 90, "A/215": 50}  # degrees
+    rows = [
+        {"id": record.id, "feature": np.array([np.cos(angle), np.sin(angle)])}
+        for record in dataset.records
+        for angle in [np.deg2rad(direction[record.id[:5]])]
+    ]
+    metrics = summary(rows, dataset)  # answers of rank 1, 3 and 2
+    assert metrics["mAP"] == pytest.approx(100 * (1 + 1 / 3 + 1 / 2) / 3)
+    assert metrics["rank1"] == pytest.approx(100 / 3)
+
+
+def test_prcc_names_without_a_camera_or_a_person_are_refused(prcc):
+    root = prcc("train/001/D_cropped_rgb001.jpg", "test/A/sketches/cropped_rgb001.jpg")
+    with pytest.raises(ValueError, match=r"D_cropped_rgb001\.jpg: expected a name like A_cropped_rgb001\.jpg"):
+        load_dataset("prcc_train", root)
+    with pytest.raises(ValueError, match=r"A.sketches: expected a folder named by a person's number, like 001"):
+        load_dataset("prcc_test", root)
+
+
+def test_prcc_missing_and_empty_folders_are_named(prcc, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'no such folder: .*rgb.train; see "PRCC" in datasets/'):
+        load_dataset("prcc_train", tmp_path)
+    root = prcc()
+    (root / "prcc/rgb/val/009").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"the folder is empty: .*val.009"):
+        load_dataset("prcc_val", root)
+    camera = root / "prcc/rgb/test/C"
+    camera.rename(camera.with_name("D"))
+    with pytest.raises(FileNotFoundError, match=r"no such folder: .*test.C"):
+        load_dataset("prcc_test", root)
+    camera.mkdir()
+    (camera / "readme.txt").write_text("crops go here")
+    with pytest.raises(FileNotFoundError, match=r"no folder of a person in the folder: .*test.C"):
+        load_dataset("prcc_test", root)
 
 
 def test_real_market_crops(dev_data):

@@ -153,6 +153,37 @@ def test_prcc_changes_clothes_before_camera_c_only(root):
     assert (root / "prcc/rgb/test/B/005/cropped_rgb002.jpg").is_file()
 
 
+def test_prcc_reads_back(root):
+    items = {item.name: item for item in plan()["prcc"]}
+    people = {}
+    for name, cameras, count in (
+        ("prcc_train", {1: "train", 2: "train", 3: "train"}, 12),
+        ("prcc_val", {1: "gallery", 3: "query"}, 4),
+        ("prcc_test", {1: "gallery", 3: "query"}, 8),
+        ("prcc_same_clothes_test", {1: "gallery", 2: "query"}, 8),
+    ):
+        records = load_dataset(name, root).records
+        assert len(records) == count
+        assert {record.label.camera: record.label.role for record in records} == cameras
+        for record in records:
+            item = items[Path(record.image).relative_to(root / "prcc").as_posix()]
+            (person, outfit), label = item.people[0], record.label
+            assert label.camera == item.camera
+            assert outfit == (label.camera == 3)
+            assert people.setdefault(label.identity, person) == person
+    assert sorted(people) == [1, 2, 3, 4, 5]
+    assert len(set(people.values())) == 5
+
+
+@pytest.mark.parametrize(("name", "folder"), [("synth_prcc", "synth_mini"), ("synth_b_prcc", "synth_b")])
+def test_prcc_is_found_among_the_rendered_datasets(root, tmp_path, name, folder):
+    (tmp_path / folder).symlink_to(root)
+    for suffix in ("train", "val", "test", "same_clothes_test"):
+        dataset, real = load_dataset(f"{name}_{suffix}", tmp_path), load_dataset(f"prcc_{suffix}", root)
+        assert dataset.name == f"{name}_{suffix}"
+        assert [(r.id, r.label) for r in dataset.records] == [(r.id, r.label) for r in real.records]
+
+
 # PA-100K
 
 

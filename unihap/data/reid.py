@@ -2,11 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from unihap.data.files import existing_folder, image_names, log_skipped, read_lines
+from unihap.data.files import MissingDataError, existing_folder, image_names, log_skipped, read_lines
 from unihap.data.rendered import RENDERED, TITLE
 from unihap.structures import Dataset, Record, ReIDLabel
 
@@ -14,6 +14,8 @@ MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "b
 MARKET_NAME = re.compile(r"(-?\d+)_c(\d+)")  # 0002_c1s1_000451_03.jpg: person 2, camera 1
 JUNK = -1  # boxes that show no whole person: they count neither for nor against a ranking
 MSMT17_NAME = re.compile(r"\d+_\d+_(\d+)_")  # 0000/0000_000_01_0303morning_0015_0.jpg: camera 1
+PRCC_CAMERAS = "ABC"  # cameras 1, 2 and 3
+PRCC_NAME = re.compile(f"[{PRCC_CAMERAS}](?=_)")  # A_cropped_rgb001.jpg: camera A
 SPLITS = ("train", "query", "gallery", "test")
 
 
@@ -106,6 +108,80 @@ def msmt17(root: Path, split: str, folder: str = "MSMT17_V1") -> Dataset:
     return Dataset(f"msmt17_{split}", "reid", records)
 
 
+def prcc_crops(people: Path, title: str, camera: str = "") -> Iterator[tuple[int, str, Path]]:
+    """Identity, camera (A, B or C) and file of the crops in a folder with one folder a person.
+
+    Args:
+        people: the folder.
+        title: the dataset's heading in ``datasets/README.md``.
+        camera: of all crops; "" when their names tell it.
+
+    Raises:
+        FileNotFoundError: missing or empty folder.
+        ValueError: a folder's name that is no person, or a file's name that tells no camera.
+    """
+    folders = sorted(path for path in existing_folder(people, title).iterdir() if path.is_dir())
+    if not folders:
+        raise MissingDataError(people, title, "no folder of a person in the folder")
+    for person in folders:
+        if not person.name.isdecimal():
+            raise ValueError(
+                f"{person}: expected a folder named by a person's number, like 001; rename it or take it out"
+            )
+        for file in image_names(person, title):
+            named = camera or PRCC_NAME.match(file)
+            if named is None:
+                raise ValueError(
+                    f"{person / file}: expected a name like A_cropped_rgb001.jpg (camera A); "
+                    "rename the file or take it out of the folder"
+                )
+            yield int(person.name), named[0], person / file
+
+
+def prcc(
+    root: Path,
+    split: str,
+    folder: str = "prcc",
+    name: str = "prcc",
+    title: str = "PRCC",
+    query: str = "C",
+) -> Dataset:
+    """PRCC (Yang et al. 2021), photographs only: people whom camera C sees in other clothes than A and B.
+
+    ``train`` holds every crop.  In ``val`` and ``test`` camera A is the gallery, all of it (the authors draw one image
+    a person, ten times), and the crops by the third camera are left out.
+
+    Args:
+        root: datasets root.
+        split: train | val | test.
+        folder: folder under ``root``.
+        name: the dataset's name without its split.
+        title: the dataset's heading in ``datasets/README.md``.
+        query: camera of the queries: C asks for people in other clothes, B in the same.
+
+    Raises:
+        FileNotFoundError: missing or empty folder.
+        ValueError: a folder's name that is no person, or a file's name that tells no camera.
+    """
+    roles = dict.fromkeys(PRCC_CAMERAS, "train") if split == "train" else {query: "query", "A": "gallery"}
+    base = root / folder / "rgb" / split
+    if split == "test":  # test/A/001/cropped_rgb001.jpg, elsewhere train/001/A_cropped_rgb001.jpg
+        crops = [crop for camera in roles for crop in prcc_crops(base / camera, title, camera)]
+    else:
+        crops = [crop for crop in prcc_crops(base, title) if crop[1] in roles]
+    records = [
+        Record(
+            path.relative_to(base).with_suffix("").as_posix(),
+            str(path),
+            ReIDLabel(identity, PRCC_CAMERAS.index(camera) + 1, roles[camera]),
+        )
+        for identity, camera, path in crops
+    ]
+    return Dataset(f"{name}_{split}", "reid", records)
+
+
+PRCC_FOLDERS = {"prcc": ("prcc", "PRCC"), **{f"{r.start}_prcc": (f"{r.folder}/prcc", TITLE) for r in RENDERED}}
+
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
     **{f"market1501_{split}": partial(market1501, split=split) for split in SPLITS},
     **{
@@ -133,5 +209,16 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
         )
         for r in RENDERED
         for split in SPLITS
+    },
+    **{
+        f"{name}_{split}": partial(prcc, split=split, folder=folder, name=name, title=title)
+        for name, (folder, title) in PRCC_FOLDERS.items()
+        for split in ("train", "val", "test")
+    },
+    **{
+        f"{name}_same_clothes_test": partial(
+            prcc, split="test", folder=folder, name=f"{name}_same_clothes", title=title, query="B"
+        )
+        for name, (folder, title) in PRCC_FOLDERS.items()
     },
 }
