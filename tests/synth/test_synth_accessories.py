@@ -115,3 +115,16 @@ def test_a_parcel_is_between_the_hands(body: Body, rest):
     ]
     assert np.linalg.norm(parcel.vertices.mean(axis=0) - np.mean(hands, axis=0)) < 0.12
     assert parcel.part == BAG
+
+
+def test_straps_are_as_thick_as_cloth_and_face_outwards(body: Body, rest):
+    for number in (0, 1):
+        shells = worn_shells(body, rest, replace(PLAIN, number=number, backpack=CLOTH, shoulder_bag=CLOTH))
+        straps = shells[1:3] + shells[4:]
+        assert len(straps) == 3
+        for strap in straps:
+            a, b, c = strap.vertices[strap.faces].astype(np.float64).transpose(1, 0, 2)
+            volume = (a * np.cross(b, c)).sum() / 6
+            assert volume > 0.00015  # cubic metres: half a metre of a strap 4 by 1 centimetres, less for a child
+            edges = np.sort(np.concatenate([strap.faces[:, [0, 1]], strap.faces[:, [1, 2]], strap.faces[:, [2, 0]]]))
+            assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()  # closed

@@ -104,3 +104,32 @@ def test_eyes_brows_and_lips_are_on_the_front_of_the_face(body: Body):
             assert skull.of(shell.vertices)[:, 1].max() < 0.6
         brows, lips = (skull.of(shell.vertices)[:, 2].mean() for shell in shells[1:])
         assert lips < -0.3 < 0.1 < brows
+
+
+def test_lips_are_around_the_gap_of_the_mouth(body: Body):
+    for name in BODIES:
+        rest = rest_of(body, name)
+        skull = Skull(body, rest)
+        lips = skull.of(face_shells(body, rest, (0.1, 0.1, 0.1))[2].vertices)
+        # from the gap between the lips one looks past the face, into the head
+        from embreex import rtcore_scene
+        from embreex.mesh_construction import TriangleMesh
+
+        scene = rtcore_scene.EmbreeScene()
+        TriangleMesh(scene, rest.vertices, body.faces)
+        z = np.linspace(-0.78, -0.5, 181)
+        start = skull.at(np.stack([np.zeros(181), np.full(181, -3.0), z], axis=1)).astype(np.float32)
+        depth = scene.run(start, np.tile(np.float32([0, 1, 0]), (181, 1)), query="DISTANCE")
+        gap = z[np.argmax(depth - np.interp(z, z[[0, -1]], depth[[0, -1]]))]  # the chin recedes
+        assert lips[:, 2].min() < gap < lips[:, 2].max(), name
+        assert np.abs(lips[:, 0]).max() < 0.3
+
+
+@pytest.mark.parametrize("style", ["medium", "long"])
+def test_falling_hair_faces_outwards(body: Body, style: str):
+    curtain = hair_of(body, "woman", style)[1]
+    corners = curtain.vertices[curtain.faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    away = corners.mean(axis=1) - Skull(body, rest_of(body, "woman")).at(np.array([0, 0.72, 0]))
+    # the horizontal part decides, since hair falls; locks have faces that look sideways
+    assert ((normals[:, :2] * away[:, :2]).sum(axis=1) > 0).mean() > 0.8

@@ -1,6 +1,9 @@
 """What people wear and carry besides clothes: hats, glasses, bags and parcels."""
 
+import functools
+
 import numpy as np
+from scipy.spatial import cKDTree
 
 from unihap.synth.body import Body, Posed, RestBody
 from unihap.synth.cloth import clip, shell
@@ -12,6 +15,7 @@ HAT_LINE = 0.34  # skulls above the eyes
 OVER_HAIR = 0.2  # skulls that a hat stands off the scalp
 OVER_CLOTH = 0.05  # metres that a strap stands off the skin, outside of a coat
 STRAP = 0.024  # metres, half the width of a strap
+STRAP_DEPTH = 0.012  # metres, towards the body
 HATS = ("cap", "brim", "beanie")
 
 
@@ -98,7 +102,7 @@ def _hat(body: Body, rest: RestBody, kind: str, material: Material) -> list[Shel
     outer = inner + direction * reach[:, None]
     below = np.array([0, 0, -0.05])
     ring = np.concatenate([inner, outer, outer + below, inner + below])
-    return [crown, _rigid(body, skull.at(ring), _bands(4, 33), "head", LIP["hat"], material)]
+    return [crown, _rigid(body, skull.at(ring), _bands(4, 33)[:, ::-1], "head", LIP["hat"], material)]
 
 
 def _glasses(body: Body, rest: RestBody, material: Material) -> Shell:
@@ -168,6 +172,7 @@ def _shoulder_bag(body: Body, rest: RestBody, material: Material, side: int) -> 
     return [bag, _strap(body, rest, path, np.array([0.75, 0.0, 0.66 * side]), material)]
 
 
+@functools.lru_cache(maxsize=1)
 def _torso(body: Body) -> np.ndarray:
     return np.unique(body.faces[np.isin(body.segment_of_face, ["torso", "neck"])])
 
@@ -191,10 +196,19 @@ def _top(rest: RestBody, torso: np.ndarray, x: float) -> np.ndarray:
 def _strap(body: Body, rest: RestBody, path: np.ndarray, across: np.ndarray, material: Material) -> Shell:
     """A band along a path, rigged like the skin that it lies on."""
     half = across / np.linalg.norm(across) * STRAP * rest.height / 1.75
-    vertices = np.concatenate([path - half, path + half])
+    outer = np.stack([path - half, path + half], axis=1)
     torso = _torso(body)
-    nearest = torso[np.linalg.norm(rest.vertices[torso][None] - vertices[:, None], axis=-1).argmin(axis=1)]
-    return shell(vertices, _bands(2, len(path)), body.weights[nearest], BAG, material, NOTHING)
+    nearest = torso[cKDTree(rest.vertices[torso]).query(outer)[1]]
+    inwards = rest.vertices[nearest] - outer
+    inner = outer + STRAP_DEPTH * inwards / np.linalg.norm(inwards, axis=-1, keepdims=True)
+    vertices = np.concatenate([outer, inner[:, ::-1]], axis=1).reshape(-1, 3)
+    weights = body.weights[np.concatenate([nearest, nearest[:, ::-1]], axis=1).ravel()]
+    ends = np.array([[0, 1, 2], [0, 2, 3]])
+    faces = np.concatenate([_bands(len(path), 4, closed=True), ends, ends[:, ::-1] + 4 * (len(path) - 1)])
+    corners = vertices[faces]
+    if np.einsum("fi,fi->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) < 0:  # the path may go either way
+        faces = faces[:, ::-1]
+    return shell(vertices, faces, weights, BAG, material, NOTHING)
 
 
 # -------------------------------------------------------------------------------------------- solids

@@ -22,11 +22,13 @@ class Dressed:
 
     Attributes:
         rest: the bare body.
-        mesh: at rest; the vertices of the body first, then those of everything worn.
+        seen: numbers of the body's vertices that clothes leave uncovered.
+        mesh: at rest; these vertices first, then those of everything worn.
         weights: (V - body's, J) float32, how what is worn follows the bones.
     """
 
     rest: RestBody
+    seen: np.ndarray
     mesh: Mesh
     weights: np.ndarray
 
@@ -50,8 +52,8 @@ class Wardrobe:
         dressed = self._dress(person)
         posed = self.body.pose(dressed.rest, pose.rotations)
         mesh = dressed.mesh
-        shells = skin(mesh.vertices[len(posed.vertices) :], dressed.weights, posed.transforms)
-        whole = replace(mesh, vertices=np.concatenate([posed.vertices, shells]))
+        worn = skin(mesh.vertices[len(dressed.seen) :], dressed.weights, posed.transforms)
+        whole = replace(mesh, vertices=np.concatenate([posed.vertices[dressed.seen], worn]))
         for shell in held_objects(self.body, dressed.rest, posed, person.outfit, pose):
             whole = _joined(whole, shell)
         turn = Rotation.from_euler("z", yaw).as_matrix()
@@ -88,17 +90,18 @@ def _dressed(body: Body, person: Person) -> Dressed:
     shown = np.ones(len(body.faces), dtype=bool)
     for shell in shells:
         shown[shell.covers] = False
+    seen, faces = np.unique(body.faces[shown], return_inverse=True)
     mesh = Mesh(
-        vertices=rest.vertices,
-        faces=body.faces[shown],
+        vertices=rest.vertices[seen],
+        faces=faces.reshape(-1, 3).astype(np.int32),
         part=body.part_of_face[shown],
         material=np.zeros(shown.sum(), dtype=np.uint8),
-        surface=rest.vertices,
+        surface=rest.vertices[seen],
         materials=(person.skin,),
     )
     for shell in shells:
         mesh = _joined(mesh, shell)
-    return Dressed(rest, mesh, np.concatenate([shell.weights for shell in shells]))
+    return Dressed(rest, seen, mesh, np.concatenate([shell.weights for shell in shells]))
 
 
 def _joined(mesh: Mesh, shell: Shell) -> Mesh:

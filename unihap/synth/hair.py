@@ -1,5 +1,7 @@
 """Hair and faces: shells over the scalp, and what falls from it."""
 
+import functools
+
 import numpy as np
 from scipy.ndimage import uniform_filter1d
 
@@ -27,6 +29,9 @@ CURTAIN_COLUMNS, CURTAIN_ROWS = 25, 14
 CURTAIN_TOP = 0.5
 OFF_THE_BACK = 0.035  # metres between the skin of the back and hair, so that cloth fits under it
 LOCK = 0.012  # metres, how uneven hair is
+# Faces differ in proportions, the mesh does not: features are found on this one and are then known on all.
+REFERENCE = {"gender": 1.0, "age": 2 / 3, "muscle": 0.5, "weight": 0.5, "height": 0.43, "proportions": 0.5}
+MOUTH = -0.61  # skulls, where the lips of the reference meet
 
 
 class Skull:
@@ -86,11 +91,19 @@ def face_shells(body: Body, rest: RestBody, hair_colour: tuple[float, float, flo
     place = skull.of(rest.vertices)
     x, y, z = np.abs(place[:, 0]), place[:, 1], place[:, 2]
     brows = np.minimum(0.045 - np.abs(z - 0.235 + 0.35 * np.maximum(x - 0.3, 0) ** 2), 0.2 - np.abs(x - 0.32))
-    lips = np.minimum(0.075 - np.abs(z + 0.55), 0.24 - x)
+    lips = _lips(body)
     for field, colour in ((brows, tuple(0.6 * c for c in hair_colour)), (lips, (0.22, 0.07, 0.06))):
         front = np.where(y < 0.25, field, -1.0)
         shells.append(_lifted(body, rest, skull.faces, front, 0.002, Material((colour[0], colour[1], colour[2]))))
     return shells
+
+
+@functools.lru_cache(maxsize=1)
+def _lips(body: Body) -> np.ndarray:
+    """(V,) positive on the lips."""
+    rest = body.rest(REFERENCE)
+    x, _, z = np.abs(Skull(body, rest).of(rest.vertices)).T
+    return 0.085 * (1 - (x / 0.25) ** 2) - np.abs(z + MOUTH)
 
 
 def _cap(body: Body, rest: RestBody, skull: Skull, line: str, thickness: float, material: Material, hat: bool) -> Shell:
@@ -129,7 +142,7 @@ def _curtain(body: Body, rest: RestBody, skull: Skull, length: float, thickness:
     row, column = np.mgrid[: CURTAIN_ROWS - 1, : CURTAIN_COLUMNS - 1]
     first = (row * CURTAIN_COLUMNS + column).ravel()
     right, below = first + 1, first + CURTAIN_COLUMNS
-    faces = np.concatenate([np.stack([first, below, right], 1), np.stack([right, below, below + 1], 1)])
+    faces = np.concatenate([np.stack([first, right, below], 1), np.stack([right, below + 1, below], 1)])
     weights = np.zeros((len(points), len(body.bones)), dtype=np.float32)
     # hair hangs from the head; what lies on the back goes with the back
     lying = np.clip((-skull.of(points)[:, 2] - 0.9) / 1.5, 0, 1)
@@ -143,10 +156,8 @@ def _outside_of_the_back(body: Body, rest: RestBody, points: np.ndarray) -> np.n
     trunk = np.unique(body.faces[np.isin(body.segment_of_face, ["torso", "neck", "left_arm", "right_arm"])])
     skin = rest.vertices[trunk]
     points = points.copy()
-    for i, (x, _, z) in enumerate(points):
-        near = (np.abs(skin[:, 0] - x) < 0.035) & (np.abs(skin[:, 2] - z) < 0.035)
-        if near.any():
-            points[i, 1] = max(points[i, 1], skin[near, 1].max() + OFF_THE_BACK)
+    near = (np.abs(skin[:, 0] - points[:, :1]) < 0.035) & (np.abs(skin[:, 2] - points[:, 2:]) < 0.035)
+    points[:, 1] = np.maximum(points[:, 1], np.where(near, skin[:, 1] + OFF_THE_BACK, -np.inf).max(axis=1))
     # hair bends smoothly from the head to the back
     grid = points[:, 1].reshape(CURTAIN_ROWS, CURTAIN_COLUMNS)
     smooth = np.maximum(grid, uniform_filter1d(grid, 5, axis=0, mode="nearest"))

@@ -11,15 +11,16 @@ from unihap.synth.structures import Garment, Hair, Material, Outfit, Pattern, Pe
 
 Colour = tuple[float, float, float]
 
-# sRGB, 0-255.  The two domains share no colour, so that nobody of b wears what somebody of a wears.
+# sRGB, 0-255.  The two domains share no colour, so that nobody of b wears what somebody of a wears; none is the colour
+# of skin.
 PALETTES: dict[str, tuple[tuple[int, int, int], ...]] = {
     "a": (
         (22, 22, 25), (236, 236, 232), (128, 130, 134), (28, 38, 78), (38, 92, 186), (196, 32, 38), (238, 200, 44),
-        (34, 128, 62), (120, 66, 34), (222, 112, 160), (98, 50, 130), (236, 120, 32), (60, 176, 182), (196, 172, 130),
+        (34, 128, 62), (120, 66, 34), (222, 112, 160), (98, 50, 130), (236, 120, 32), (60, 176, 182), (112, 118, 58),
     ),
     "b": (
         (52, 50, 48), (208, 202, 190), (168, 160, 152), (82, 104, 134), (140, 180, 214), (150, 62, 66), (224, 216, 130),
-        (108, 138, 84), (92, 74, 52), (232, 178, 184), (152, 132, 178), (206, 148, 96), (120, 172, 156), (64, 84, 72),
+        (108, 138, 84), (92, 74, 52), (232, 178, 184), (152, 132, 178), (176, 84, 120), (120, 172, 156), (64, 84, 72),
     ),
 }  # fmt: skip
 SKIN_TONES = ((58, 38, 28), (92, 60, 42), (134, 90, 62), (176, 124, 92), (210, 164, 130), (236, 198, 170))
