@@ -12,13 +12,12 @@ help:  ## list the targets
 
 install: $(VENV)/.installed  ## create the environment and install unihap into it
 
-quickstart: configs/quick/joint_cpu.yaml $(VENV)/.installed  ## joint training of all five tasks on the embedded data, on a CPU
-	$(BIN)/python tools/train_net.py --config configs/quick/joint_cpu.yaml
+# --resume: called again, it goes on where it was stopped, or shows the results again.
+quickstart: $(VENV)/.installed  ## joint training of all five tasks on the embedded data, on a CPU
+	UNIHAP_DATASETS=datasets $(BIN)/python tools/train_net.py --config configs/quick/joint_cpu.yaml --resume
+	@echo "results: output/joint_cpu/results.json; predictions beside the truth: output/joint_cpu/visualizations/"
 
-configs/quick/joint_cpu.yaml:
-	@echo "the embedded data of the quickstart is not part of this repository yet; see 'State' in README.md" && exit 1
-
-test: $(VENV)/.installed-test  ## the test suite
+test: $(VENV)/.installed-test  ## the test suite, with the renderer of people
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev  ## style and types
@@ -47,9 +46,9 @@ $(VENV)/.installed: $(VENV)/.created setup.py pyproject.toml
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.created setup.py pyproject.toml
-	$(BIN)/python -m pip install --editable ".[test]"
+	$(BIN)/python -m pip install --editable ".[test,synth]"
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(VENV)/.created setup.py pyproject.toml
-	$(BIN)/python -m pip install --editable ".[test,dev]"
+	$(BIN)/python -m pip install --editable ".[test,synth,dev]"
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test

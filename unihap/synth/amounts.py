@@ -27,7 +27,7 @@ PRESETS: dict[str, dict[str, Amount]] = {
         "market1501": Amount({"train": 100, "test": 40}, (128, 64), images=6),
         "pa100k": Amount({"train": 800, "val": 20, "test": 200}, (128, 64)),
         "lip": Amount({"train": 600, "val": 120}, (128, 96)),
-        "coco_keypoints": Amount({"train": 360, "val": 80}, (144, 192), people=(1, 3)),
+        "coco_keypoints": Amount({"train": 300, "val": 70}, (144, 192), people=(1, 3)),
         "crowdhuman": Amount({"train": 200, "val": 50}, (160, 256), people=(1, 8)),
     }
 }

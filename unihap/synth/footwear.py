@@ -32,14 +32,40 @@ def collar(fit: Fit) -> float:
 def footwear(fit: Fit, garment: Garment) -> list[Shell]:
     """A left and a right one; their soles are ``SOLE`` below the ground that the bare feet stand on."""
     top = boot_top(fit) if garment.kind == "boots" else collar(fit)
-    return [_shoe(fit, garment, side, top) for side in (0, 1)]
+    left = _left_shoe(fit, garment, top)
+    return [left, _mirrored(fit.body, left)]
 
 
-def _shoe(fit: Fit, garment: Garment, side: int, top: float) -> Shell:
+def _mirrored(body: Body, left: Shell) -> Shell:
+    """The right shoe: bodies at rest are symmetric."""
+    bones, faces = _other_side(body)
+    return Shell(
+        vertices=left.vertices * np.array([-1, 1, 1], dtype=np.float32),
+        faces=left.faces[:, ::-1],
+        weights=left.weights[:, bones],
+        part=LIP["right_shoe"],
+        material=left.material,
+        covers=faces[left.covers],
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _other_side(body: Body) -> tuple[np.ndarray, np.ndarray]:
+    """Bones and faces by their mirror images."""
+    swap = {"L": "R", "R": "L"}
+    names = [name[:-1] + swap[name[-1]] if name.endswith((".L", ".R")) else name for name in body.bones]
+    vertices = body.rest({}).vertices.astype(np.float64)
+    _, vertex = cKDTree(vertices).query(vertices * np.array([-1, 1, 1]))
+    keys = {tuple(sorted(face)): number for number, face in enumerate(body.faces.tolist())}
+    # -1 would be a face without a mirror image; none of a foot is
+    faces = [keys.get(tuple(sorted(face)), -1) for face in vertex[body.faces].tolist()]
+    return np.array([body.bone(name) for name in names]), np.array(faces)
+
+
+def _left_shoe(fit: Fit, garment: Garment, top: float) -> Shell:
     body, rest, scale = fit.body, fit.rest, fit.scale
-    suffix = (".L", ".R")[side]
-    own = _shin_and_foot(body, side)
-    ankle, knee = fit.head("foot" + suffix), fit.head("lowerleg01" + suffix)
+    own = _left_shin_and_foot(body)
+    ankle, knee = fit.head("foot.L"), fit.head("lowerleg01.L")
     slope = (knee - ankle)[:2] / (knee - ankle)[2]
 
     def axis(height: np.ndarray) -> np.ndarray:
@@ -59,17 +85,16 @@ def _shoe(fit: Fit, garment: Garment, side: int, top: float) -> Shell:
         level = np.full((NUM_POINTS, 1), height)
         rings.append(np.concatenate([ring + axis(level[:, 0]), level], axis=1))
     vertices, faces = _loft(np.stack(rings))
-    weights = _weights(fit, own, vertices, suffix)
+    weights = _weights(fit, own, vertices)
     vertices, faces, weights = with_hems(vertices, faces, weights, 0.4 * room)
     hidden = np.zeros(len(body.weights), dtype=bool)
     hidden[own] = foot[:, 2] < top - (0.02 if boots else 0.008) * scale
-    part = LIP["left_shoe" if side == 0 else "right_shoe"]
-    return shell(vertices, faces, weights, part, garment.material, np.flatnonzero(hidden[body.faces].all(axis=1)))
+    return shell(vertices, faces, weights, LIP["left_shoe"], garment.material, np.flatnonzero(hidden[body.faces].all(axis=1)))
 
 
-@functools.lru_cache(maxsize=2)
-def _shin_and_foot(body: Body, side: int) -> np.ndarray:
-    return np.flatnonzero(limb_weights(body, ("lowerleg", "foot", "toe"))[:, side] > 0.5)
+@functools.lru_cache(maxsize=1)
+def _left_shin_and_foot(body: Body) -> np.ndarray:
+    return np.flatnonzero(limb_weights(body, ("lowerleg", "foot", "toe"))[:, 0] > 0.5)
 
 
 def _outline(points: np.ndarray, room: float) -> np.ndarray:
@@ -91,11 +116,11 @@ def _loft(rings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([rings.reshape(-1, 3), rings[:1].mean(axis=1)]), np.concatenate(faces)
 
 
-def _weights(fit: Fit, own: np.ndarray, vertices: np.ndarray, suffix: str) -> np.ndarray:
+def _weights(fit: Fit, own: np.ndarray, vertices: np.ndarray) -> np.ndarray:
     body = fit.body
     _, nearest = cKDTree(fit.rest.vertices[own]).query(vertices, k=3)
     weights = body.weights[own[nearest]].mean(axis=1)
-    toes = [i for i, name in enumerate(body.bones) if name.startswith("toe") and name.endswith(suffix)]
-    weights[:, body.bone("foot" + suffix)] += weights[:, toes].sum(axis=1)  # soles are stiff
+    toes = [i for i, name in enumerate(body.bones) if name.startswith("toe") and name.endswith(".L")]
+    weights[:, body.bone("foot.L")] += weights[:, toes].sum(axis=1)  # soles are stiff
     weights[:, toes] = 0
     return weights
