@@ -89,7 +89,8 @@ def _left_shoe(fit: Fit, garment: Garment, top: float) -> Shell:
     vertices, faces, weights = with_hems(vertices, faces, weights, 0.4 * room)
     hidden = np.zeros(len(body.weights), dtype=bool)
     hidden[own] = foot[:, 2] < top - (0.02 if boots else 0.008) * scale
-    return shell(vertices, faces, weights, LIP["left_shoe"], garment.material, np.flatnonzero(hidden[body.faces].all(axis=1)))
+    covers = np.flatnonzero(hidden[body.faces].all(axis=1))
+    return shell(vertices, faces, weights, LIP["left_shoe"], garment.material, covers)
 
 
 @functools.lru_cache(maxsize=1)
