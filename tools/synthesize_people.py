@@ -36,7 +36,7 @@ from unihap.data.catalog import load_dataset
 from unihap.data.pose import coco_pose
 from unihap.data.rendered import TITLE
 from unihap.data.skeletons import SKELETONS
-from unihap.structures import Dataset, Label, PoseLabel, Record, ReIDLabel
+from unihap.structures import Dataset, Label, PoseLabel, Record
 from unihap.synth.amounts import ALL, PER_100_PEOPLE, PRESETS, amounts
 from unihap.synth.body import MissingExtraError
 from unihap.synth.generate import generate
@@ -154,17 +154,6 @@ def keypoints(root: Path, domain: str) -> list[Labelled]:
     ]
 
 
-def prcc(root: Path, domain: str) -> list[Labelled]:
-    """People in their two outfits; cameras A and B see the first, C the second."""
-    records = []
-    for path in sorted((root / "prcc/rgb").rglob("*.jpg")):
-        split, *where = path.relative_to(root / "prcc/rgb").parts
-        number, camera = (where[1], where[0]) if len(where) == 3 else (where[0], where[1][0])
-        label = ReIDLabel(int(number), "_ABC".index(camera), split)
-        records.append(Record(str(path.relative_to(root)), str(path), label))
-    return [(Dataset("prcc", "reid", records), ())]
-
-
 def luperson(root: Path, domain: str) -> list[Labelled]:
     """Crops with their keypoints."""
     content = np.load(root / "LUPerson/keypoints.npz")
@@ -202,7 +191,7 @@ SHEET_OF: dict[str, Callable[[Path, str], list[Labelled]]] = {
     "lip": lambda root, domain: adapted(root, "lip_train", "lip_val"),
     "coco_keypoints": keypoints,
     "crowdhuman": lambda root, domain: adapted(root, "crowdhuman_train", "crowdhuman_val"),
-    "prcc": prcc,
+    "prcc": lambda root, domain: adapted(root, "prcc_train", "prcc_test"),
     "luperson": luperson,
     "cuhkpedes": cuhkpedes,
     "threedpw": threedpw,

@@ -57,7 +57,7 @@ class FakeStudio:
         )
         return Person(identity, shape, skin, Hair("short", (0.1, 0.1, 0.1)), clothes)
 
-    def crop(self, person, split, camera, key, size, *, site=0, others=0, activity=None) -> Picture:
+    def crop(self, person, split, camera, key, size, *, site=0, others=0) -> Picture:
         people = [person, *(self.person(split, -(key * 10 + i + 1)) for i in range(others))]
         height, width = size
         boxes = [np.array([width // 8, height // 8, width // 8 * 7, height // 8 * 7])]

@@ -49,8 +49,8 @@ def test_every_dataset_is_written_and_drawn(rendered):
     assert manifest["counts"]["lip"]["pictures"] == {"train": 2, "val": 2}
     assert {path.stem for path in (rendered / "sheets").iterdir()} == {
         "market1501_train", "market1501_test", "pa100k_train", "pa100k_test", "lip_train", "lip_val",
-        "coco_keypoints_train", "coco_keypoints_val", "crowdhuman_train", "crowdhuman_val", "prcc", "luperson",
-        "cuhkpedes", "threedpw",
+        "coco_keypoints_train", "coco_keypoints_val", "crowdhuman_train", "crowdhuman_val", "prcc_train",
+        "prcc_test", "luperson", "cuhkpedes", "threedpw",
     }  # fmt: skip
     for path in (rendered / "sheets").iterdir():
         sheet = cv2.imread(str(path))

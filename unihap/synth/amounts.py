@@ -21,7 +21,7 @@ PER_100_PEOPLE: dict[str, Amount] = {
     "cuhkpedes": Amount({"train": 100, "val": 10, "test": 30}, (192, 96), images=2),
     "threedpw": Amount({"train": 10, "val": 3, "test": 4}, (320, 400), images=10, people=(1, 2)),
 }
-# The sets that travel with the repository: small pictures, no dataset without an adapter.
+# Sets small enough to travel with a repository: small pictures of the five kinds of task.
 PRESETS: dict[str, dict[str, Amount]] = {
     "mini": {
         "market1501": Amount({"train": 100, "test": 40}, (128, 64), images=6),

@@ -225,3 +225,8 @@ def develop(linear: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.
 def encode(linear: np.ndarray) -> np.ndarray:
     """Linear RGB to sRGB, both 0-1 (IEC 61966-2-1)."""
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
+
+
+def decode(codes: np.ndarray) -> np.ndarray:
+    """From sRGB to linear RGB, both 0-1: the inverse of ``encode``."""
+    return np.where(codes <= 0.04045, codes / 12.92, ((codes + 0.055) / 1.055) ** 2.4)

@@ -7,6 +7,7 @@ import numpy as np
 
 from unihap.lookup import lookup
 from unihap.synth.attributes import ADULT_FROM, OLD_FROM
+from unihap.synth.camera import decode
 from unihap.synth.structures import Garment, Hair, Material, Outfit, Pattern, Person
 
 Colour = tuple[float, float, float]
@@ -50,9 +51,8 @@ MALE_HAIR = {"bald": 0.14, "short": 0.66, "medium": 0.14, "long": 0.06}
 
 
 def linear(colour: np.ndarray | tuple[int, int, int]) -> Colour:
-    """From sRGB 0-255 to linear RGB 0-1 (IEC 61966-2-1)."""
-    value = np.clip(np.asarray(colour, dtype=np.float64) / 255, 0, 1)
-    red, green, blue = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    """From sRGB 0-255 to linear RGB 0-1."""
+    red, green, blue = decode(np.clip(np.asarray(colour, dtype=np.float64) / 255, 0, 1))
     return float(red), float(green), float(blue)
 
 

@@ -95,7 +95,6 @@ class Studio:
         *,
         site: int = 0,
         others: int = 0,
-        activity: str | None = None,
     ) -> Picture:
         """One person as a detector would cut them out.
 
@@ -107,20 +106,19 @@ class Studio:
             size: (height, width) of the picture.
             site: one of the split's places.
             others: strangers close by, who may hide the person.
-            activity: a key of ``ACTIVITIES``; by default drawn with the shares of a street.
         """
         rng = self._rng(split, "crop", key)
         place = self._site(split, site)
         view = place.cameras[camera - 1]
         middle = _in_disc(rng, GROUND_RADIUS)
-        figures = [self._figure(rng, person, middle, activity)]
+        figures = [self._figure(rng, person, middle)]
         right = view.rotation[0, :2] / np.linalg.norm(view.rotation[0, :2])
         ahead = np.array([-right[1], right[0]])
         for number in range(others):
             side = rng.choice([-1, 1]) * rng.uniform(0.4, 0.9)
             spot = middle + side * right + rng.uniform(0.4, 1.4) * rng.choice([-1, 1]) * ahead
             stranger = sample_person(rng, -(key * 10 + number + 1), self.domain)
-            figures.append(self._figure(rng, stranger, spot, None))
+            figures.append(self._figure(rng, stranger, spot))
         window = _crop_window(rng, _extent(figures[0], view), size)
         return render(figures, _furnished(place.scene, figures), windowed(view, window, size), rng)
 
@@ -143,12 +141,12 @@ class Studio:
         spots: list[np.ndarray] = []
         for _ in people:
             spots.append(_free_spot(rng, spots, GROUND_RADIUS + 0.15 * len(people), view))
-        figures = [self._figure(rng, who, spot, None) for who, spot in zip(people, spots, strict=True)]
+        figures = [self._figure(rng, who, spot) for who, spot in zip(people, spots, strict=True)]
         window = _scene_window(rng, [_extent(figure, view) for figure in figures], view, size)
         return render(figures, _furnished(place.scene, figures), windowed(view, window, size), rng)
 
-    def _figure(self, rng: np.random.Generator, person: Person, spot: np.ndarray, activity: str | None) -> Figure:
-        activity = activity or str(rng.choice(list(SHARES), p=list(SHARES.values())))
+    def _figure(self, rng: np.random.Generator, person: Person, spot: np.ndarray) -> Figure:
+        activity = str(rng.choice(list(SHARES), p=list(SHARES.values())))
         side = handbag_side(person.outfit) if person.outfit.handbag else None
         if side and activity == "carry":
             activity = "walk"  # both hands cannot hold two things

@@ -12,13 +12,14 @@ import cv2
 import numpy as np
 import scipy.fft
 
+from unihap.synth.camera import decode
+
 Painter = Callable[[np.random.Generator], np.ndarray]
 
 TILE = 384  # pixels along the side of a tile of ground
 TILE_EXTENT = 3.6  # metres along that side: a texel is 9 mm
 LOOKUP_COLUMNS = 512  # cv2.remap takes at most 32767 rows, so that points are looked up as a rectangle
-_CODES = np.arange(256) / 255.0
-LINEAR = np.where(_CODES <= 0.04045, _CODES / 12.92, ((_CODES + 0.055) / 1.055) ** 2.4).astype(np.float32)
+LINEAR = decode(np.arange(256) / 255.0).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
