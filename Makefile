@@ -12,11 +12,9 @@ help:  ## list the targets
 
 install: $(VENV)/.installed  ## create the environment and install unihap into it
 
-quickstart: configs/quick/joint_cpu.yaml $(VENV)/.installed  ## joint training of all five tasks on the embedded data, on a CPU
-	$(BIN)/python tools/train_net.py --config configs/quick/joint_cpu.yaml
-
-configs/quick/joint_cpu.yaml:
-	@echo "the embedded data of the quickstart is not part of this repository yet; see 'State' in README.md" && exit 1
+quickstart: $(VENV)/.installed  ## joint training of all five tasks on the embedded data, on a CPU
+	$(BIN)/torchrun --nproc-per-node 2 tools/train_net.py --config configs/quick/joint_cpu.yaml --resume DATA.ROOT datasets
+	@echo "results: output/joint_cpu/results.json   predictions beside the truth: output/joint_cpu/visualizations/"
 
 test: $(VENV)/.installed-test  ## the test suite, with the renderer of people
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -45,6 +45,7 @@ from unihap.synth.layouts.extra import LEVELS
 from unihap.synth.layouts.scenes import SKELETON_OF
 from unihap.synth.manifest import UNLISTED, manifest_faults
 from unihap.synth.request import DOMAINS, Request
+from unihap.synth.staging import STAGINGS
 from unihap.synth.workers import StudioFactory
 
 logger = logging.getLogger("unihap")
@@ -91,6 +92,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--domain", default="a", help=f"look, attributes and keypoints: {', '.join(DOMAINS)}")
+    parser.add_argument(
+        "--staging", help=f"how people stand: {', '.join(STAGINGS)}; default: street, of a preset catalogue"
+    )
     parser.add_argument(
         "--extra", help=f"labels in extra.jsonl.gz: {', '.join(LEVELS)}; default: full, of a preset brief"
     )
@@ -213,7 +217,8 @@ def run(options: argparse.Namespace, studio: StudioFactory | None) -> int:
     """Renders, then draws the sheets; returns the exit status."""
     datasets = amounts(options.people, options.datasets, parse_counts(options.count), options.preset)
     extra = options.extra or ("brief" if options.preset else "full")
-    request = Request(datasets, options.seed, options.domain, extra)
+    staging = options.staging or ("catalogue" if options.preset else "street")
+    request = Request(datasets, options.seed, options.domain, staging, extra)
     generate(options.out, request, workers=options.workers, resume=options.resume, studio=studio)
     if options.sheets > 0:
         for name in datasets:

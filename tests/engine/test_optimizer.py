@@ -7,6 +7,7 @@ from torch import nn
 
 from unihap.checkpoints.unihcp import our_name
 from unihap.engine.optimizer import (
+    MUON_REST,
     build_optimizer,
     layer_scale,
     load_state_by_name,
@@ -140,7 +141,23 @@ def test_unknown_optimizers_are_refused():
         build_optimizer("adam", single([1.0])[1], lr=1, beta1=0.9, beta2=0.999)
 
 
-@pytest.mark.parametrize("name", ["adafactor", "adamw"])
+def test_muon_makes_steps_of_hidden_matrices_orthogonal_and_leaves_the_rest_to_adamw():
+    """All singular values of a hidden matrix's step are about alike; AdamW's first step is its rate in every entry."""
+    gradient = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+    hidden, table = nn.Parameter(torch.zeros(8, 8)), nn.Parameter(torch.zeros(8, 8))
+    names = ["shared.encoder.blocks.0.mlp.fc1.weight", "private.coco_pose.content"]
+    groups = [{"params": [hidden, table], "names": names, "lr_scale": 1.0, "weight_decay": 0.0}]
+    optimizer = build_optimizer("muon", groups, lr=0.1, beta1=0.9, beta2=0.95)
+    assert sorted(len(group["names"]) for group in optimizer.param_groups) == [1, 1]
+    hidden.grad, table.grad = gradient.clone(), gradient.clone()
+    optimizer.step()
+    values = torch.linalg.svdvals(hidden.detach())
+    assert values.max() < 2 * values.min()  # those of the gradient differ by a factor of 7
+    assert torch.linalg.svdvals(gradient).max() > 5 * torch.linalg.svdvals(gradient).min()
+    torch.testing.assert_close(table.detach(), -MUON_REST * 0.1 * gradient.sign(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["adafactor", "adamw", "muon"])
 def test_an_optimizer_goes_on_from_its_state_by_name(name):
     """Two steps in one go equal one step, save, load, one step."""
 
@@ -149,10 +166,11 @@ def test_an_optimizer_goes_on_from_its_state_by_name(name):
         optimizer.step()
 
     first, groups = single([[1.0, 2.0], [3.0, 4.0]], decay=0.05)
+    groups[0]["names"] = ["shared.decoder.layers.0.p"]
     a = build_optimizer(name, groups, lr=0.1, beta1=0.9, beta2=0.999)
     step(first, a, [[1.0, -1.0], [2.0, 0.5]])
     second = nn.Parameter(first.detach().clone())
-    copied = [{"params": [second], "names": ["p"], "lr_scale": 1.0, "weight_decay": 0.05}]
+    copied = [{"params": [second], "names": ["shared.decoder.layers.0.p"], "lr_scale": 1.0, "weight_decay": 0.05}]
     b = build_optimizer(name, copied, lr=0.1, beta1=0.9, beta2=0.999)
     load_state_by_name(b, {k: {n: v.clone() if torch.is_tensor(v) else v for n, v in s.items()}
                            for k, s in state_by_name(a).items()})  # fmt: skip

@@ -111,7 +111,7 @@ def counting_task(
         train_datasets=train_datasets,
         test_datasets=test_datasets,
         loss_lambda=1.0,
-        transform=lambda train: partial(transform, size=size, train=train),
+        transform=lambda train, flip_alone=False: partial(transform, size=size, train=train),
         encode=encode,
         statistics=lambda dataset: Statistics(),
         criterion=lambda known, width: CountCriterion(),

@@ -25,7 +25,7 @@ def test_five_tasks_learn_together(toy_config, toy_root, tmp_path):
     words += ["MODEL.ENCODER.DROP_PATH", 0.0, "MODEL.DECODER.WIDTH", 64, "MODEL.DECODER.FEEDFORWARD", 128]
     for task, (dataset, weight, _, _) in TASKS.items():
         words += [f"TASKS.{task}.TRAIN", f"[{dataset}]", f"TASKS.{task}.TEST", f"[{dataset}]"]
-        words += [f"TASKS.{task}.WEIGHT", weight, f"TASKS.{task}.AUGMENT", False]
+        words += [f"TASKS.{task}.WEIGHT", weight, f"TASKS.{task}.AUGMENT", "none"]
     assert train_net.main(list(map(str, words))) == 0
 
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]

@@ -40,7 +40,7 @@ assert len(PLACES) == len(SKELETONS["coco"].names)
 class FakeStudio:
     """Draws what ``Studio`` would render."""
 
-    def __init__(self, seed: int, domain: str) -> None:
+    def __init__(self, seed: int, domain: str, staging: str = "street") -> None:
         self.seed, self.domain = seed, domain
 
     def person(self, split: str, identity: int, outfit: int = 0) -> Person:

@@ -223,3 +223,15 @@ def test_linear_is_the_inverse_of_srgb():
     # IEC 61966-2-1: 188 of 255 is half the light, 10 lies on the straight part of the curve
     assert linear((188, 0, 255)) == pytest.approx((0.5029, 0.0, 1.0), abs=1e-4)
     assert linear((10, 10, 10))[0] == pytest.approx(10 / 255 / 12.92)
+
+
+def test_a_catalogue_crop_shows_one_whole_person(body: Body):
+    catalogue = Studio(3, "a", "catalogue")
+    catalogue.wardrobe = Wardrobe(body)
+    for i in range(1, 5):
+        picture = catalogue.crop(catalogue.person("train", i), "train", i, i, (128, 64), others=2)
+        assert len(picture.people) == 1
+        x1, y1, x2, y2 = picture.people[0].full_box
+        assert min(x1, y1) >= -1
+        assert x2 <= 65
+        assert y2 <= 129

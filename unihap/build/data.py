@@ -15,8 +15,16 @@ from unihap.data.loader import TaskDataset, collate, evaluation_loader, train_lo
 from unihap.data.samplers import EvaluationSampler, IdentityBatches, ShuffledBatches, SlotSampler
 from unihap.engine.evaluate import EvaluationJob
 from unihap.engine.groups import TaskPlan
+from unihap.lookup import lookup
 from unihap.structures import Dataset, ReIDLabel
 from unihap.tasks import Criterion, Statistics, Task
+
+# TASKS.<name>.AUGMENT -> arguments of the task's transform.
+AUGMENTATIONS: dict[str, dict[str, bool]] = {
+    "full": {"train": True},
+    "flip": {"train": True, "flip_alone": True},
+    "none": {"train": False},
+}
 
 
 def datasets_root(cfg: CfgNode) -> Path:
@@ -106,7 +114,7 @@ def build_batches(cfg: CfgNode, task: Task, plan: TaskPlan, dataset: Dataset, sl
         batches = ShuffledBatches(len(records), plan.batch_size, cfg.SEED)
     samples = TaskDataset(
         dataset,
-        task.transform(bool(block.AUGMENT)),
+        task.transform(**lookup(AUGMENTATIONS, block.AUGMENT, f"TASKS.{plan.task}.AUGMENT")),
         task.encode,
         seed=cfg.SEED,
         on_bad_image=cfg.DATA.ON_BAD_IMAGE,
@@ -130,7 +138,7 @@ def build_evaluation(cfg: CfgNode, process: int = 0, num_processes: int = 1) -> 
         for dataset_name in list(block.TEST) or task.test_datasets:
             dataset = build_dataset(cfg, dataset_name, task)
             samples = TaskDataset(
-                dataset, task.transform(False), task.encode, seed=cfg.SEED, on_bad_image=cfg.DATA.ON_BAD_IMAGE
+                dataset, task.transform(train=False), task.encode, seed=cfg.SEED, on_bad_image=cfg.DATA.ON_BAD_IMAGE
             )
             loader = evaluation_loader(
                 samples,

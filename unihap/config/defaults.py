@@ -84,7 +84,7 @@ _C.DATA.ON_BAD_IMAGE = "error"
 
 # --------------------------------------------------------------------------------------------- optimization
 _C.SOLVER = CN()
-# adafactor | adamw
+# adafactor | adamw | muon
 _C.SOLVER.OPTIMIZER = "adafactor"
 # Learning rate after the warm-up
 _C.SOLVER.BASE_LR = 1e-3
@@ -176,8 +176,8 @@ TASK_DEFAULTS.NUM_IDENTITIES = 0
 TASK_DEFAULTS.POSITIVE_RATIO = []
 # Whether to recompute the encoder's activations in the backward pass, which saves memory
 TASK_DEFAULTS.CHECKPOINT_ACTIVATIONS = False
-# Whether to augment the training samples
-TASK_DEFAULTS.AUGMENT = True
+# full | flip | none: how to augment the training samples
+TASK_DEFAULTS.AUGMENT = "full"
 
 # Nodes whose keys a user may invent, and the defaults of what is in them
 OPEN_NODES = {"TASKS": TASK_DEFAULTS}

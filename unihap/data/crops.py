@@ -146,6 +146,7 @@ def pose_transform(
     mirror: Sequence[tuple[int, int]],
     upper_body: Sequence[int],
     train: bool,
+    flip_alone: bool = False,
     flip: float = 0.5,
     half_body: float = 0.3,
     scale: float = 0.5,
@@ -165,6 +166,7 @@ def pose_transform(
         mirror: pairs of keypoint numbers that a flip exchanges.
         upper_body: keypoint numbers of the upper body; () makes no half-body crops.
         train: whether to augment; without it the crop draws no random number.
+        flip_alone: augment by flips alone; what follows ``flip`` then does not count.
         flip: probability of a horizontal flip.
         half_body: probability of a crop around the upper or the lower body, for people with more than 8 visible
             keypoints.
@@ -174,6 +176,8 @@ def pose_transform(
         shift: the region is shifted by up to this share of the box's width and height.
         shift_probability: probability of a shift.
     """
+    if flip_alone:
+        half_body = scale = rotate_probability = shift_probability = 0.0
     return PoseTransform(
         size=(size[0], size[1]),
         mirror=tuple((left, right) for left, right in mirror),

@@ -87,8 +87,10 @@ def _augment(
 # --------------------------------------------------------------------------------- ReID and attributes
 
 
-def _shake(size: Size) -> A.Compose:
+def _shake(size: Size, flip_alone: bool) -> A.Compose:
     """Flip, then a crop of ``size`` out of the image padded with black."""
+    if flip_alone:
+        return _compose(A.HorizontalFlip(p=0.5))
     return _compose(
         A.HorizontalFlip(p=0.5),
         A.Pad(PADDING, border_mode=cv2.BORDER_CONSTANT, fill=0),
@@ -115,26 +117,28 @@ def erase(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _reid(
-    image: np.ndarray, label: Label, rng: np.random.Generator, *, size: Size, shake: A.Compose | None
+    image: np.ndarray, label: Label, rng: np.random.Generator, *, size: Size, shake: A.Compose | None, erased: float
 ) -> Transformed:
     image, matrix = resize(image, size)
     if shake is not None:
         image, _, move = _augment(shake, image, None, rng)
         matrix = chain(matrix, move)
-        if rng.random() < ERASING_PROBABILITY:
+        if erased and rng.random() < erased:
             image = erase(image, rng)
     return Transformed(image, label, matrix)
 
 
-def reid_transform(size: Size = (256, 128), *, train: bool) -> Transform:
+def reid_transform(size: Size = (256, 128), *, train: bool, flip_alone: bool = False) -> Transform:
     """Resize; in training flip, pad by 10, random crop and random erasing.
 
     Args:
         size: (height, width) of the network input; the aspect of the image is not kept.
         train: whether to augment.
+        flip_alone: augment by flips alone.
     """
     size = (size[0], size[1])
-    return partial(_reid, size=size, shake=_shake(size) if train else None)
+    erased = 0.0 if flip_alone else ERASING_PROBABILITY
+    return partial(_reid, size=size, shake=_shake(size, flip_alone) if train else None, erased=erased)
 
 
 def _attributes(
@@ -156,17 +160,20 @@ def _attributes(
     return Transformed(image, label, matrix)
 
 
-def attributes_transform(size: Size = (256, 192), *, train: bool, mirror: Sequence[tuple[int, int]] = ()) -> Transform:
+def attributes_transform(
+    size: Size = (256, 192), *, train: bool, flip_alone: bool = False, mirror: Sequence[tuple[int, int]] = ()
+) -> Transform:
     """Resize; in training flip, pad by 10 and random crop.
 
     Args:
         size: (height, width) of the network input; the aspect of the image is not kept.
         train: whether to augment.
+        flip_alone: augment by flips alone.
         mirror: pairs of attribute numbers that a flip exchanges, e.g. "facing left" and "facing right".
     """
     size = (size[0], size[1])
     pairs = tuple((left, right) for left, right in mirror)
-    return partial(_attributes, size=size, mirror=pairs, shake=_shake(size) if train else None)
+    return partial(_attributes, size=size, mirror=pairs, shake=_shake(size, flip_alone) if train else None)
 
 
 # ----------------------------------------------------------------------------------------------- parsing
@@ -193,6 +200,7 @@ def _parsing(
     size: Size,
     mirror: tuple[tuple[int, int], ...],
     augment: A.Compose | None,
+    scales: tuple[float, ...],
 ) -> Transformed:
     assert isinstance(label, ParsingLabel)
     label_map = label.label_map
@@ -204,7 +212,7 @@ def _parsing(
 
     if label_map is None:
         raise ValueError(f"label map {label.path} has not been read; training on parsing needs it")
-    factor = rng.choice(SCALES)
+    factor = rng.choice(scales)
     scaled_size = (round(size[0] * factor), round(size[1] * factor))
     image, scale = resize_plain(image, scaled_size)
     image, label_map, move = _augment(augment, image, resize_labels(label_map, scaled_size), rng)
@@ -215,7 +223,9 @@ def _parsing(
     return Transformed(image, replace(label, label_map=label_map), matrix)
 
 
-def parsing_transform(size: Size = (480, 480), *, mirror: Sequence[tuple[int, int]], train: bool) -> Transform:
+def parsing_transform(
+    size: Size = (480, 480), *, mirror: Sequence[tuple[int, int]], train: bool, flip_alone: bool = False
+) -> Transform:
     """Resize; in training flip, scale 0.5 ... 1.6, pad and crop, rotation (40 %) and colour distortion.
 
     Without ``train`` a label that has no label map stays without; with it that is a ``ValueError``.
@@ -224,18 +234,20 @@ def parsing_transform(size: Size = (480, 480), *, mirror: Sequence[tuple[int, in
         size: (height, width) of the network input; the aspect of the image is not kept.
         mirror: pairs of class numbers that a flip exchanges.
         train: whether to augment.
+        flip_alone: augment by flips alone.
     """
     size = (size[0], size[1])
     border = {"border_mode": cv2.BORDER_CONSTANT, "fill": 0, "fill_mask": IGNORED}
-    augment = _compose(
-        A.HorizontalFlip(p=0.5),
+    rest = (
         A.PadIfNeeded(*size, position="top_left", **border),
         A.RandomCrop(*size),
         A.Rotate(limit=ROTATION, p=0.4, **border),
         *_distort_colours(),
     )
+    augment = _compose(A.HorizontalFlip(p=0.5), *(() if flip_alone else rest))
     pairs = tuple((left, right) for left, right in mirror)
-    return partial(_parsing, size=size, mirror=pairs, augment=augment if train else None)
+    scales = (1.0,) if flip_alone else SCALES
+    return partial(_parsing, size=size, mirror=pairs, augment=augment if train else None, scales=scales)
 
 
 # --------------------------------------------------------------------------------------------- detection
@@ -283,12 +295,14 @@ def _detection(
     short: int,
     long: int,
     train: bool,
+    flip_alone: bool,
     short_choices: tuple[int, ...],
 ) -> Transformed:
     assert isinstance(label, DetectionLabel)
     window, target_short, flipped = (0, 0, *image.shape[:2]), short, False
     if train:
         flipped = rng.random() < 0.5
+    if train and not flip_alone:
         target_short = int(rng.choice(short_choices))
         if rng.random() < 0.5:
             window = _random_window(image.shape[:2], short, rng)
@@ -304,7 +318,12 @@ def _detection(
 
 
 def detection_transform(
-    *, short: int = 800, long: int = 1333, train: bool, short_choices: Sequence[int] = SHORT_CHOICES
+    *,
+    short: int = 800,
+    long: int = 1333,
+    train: bool,
+    flip_alone: bool = False,
+    short_choices: Sequence[int] = SHORT_CHOICES,
 ) -> Transform:
     """Resize that keeps the aspect; in training flip, random size and, for every other image, a random crop.
 
@@ -314,8 +333,10 @@ def detection_transform(
         short: short side of the network input in pixels at test time; it also sets the scale of training's crops.
         long: the long side does not exceed this.
         train: whether to augment.
+        flip_alone: augment by flips alone.
         short_choices: short sides in training.
     """
     if not 0 < short <= long or not short_choices or not 0 < min(short_choices):
         raise ValueError(f"need 0 < short <= long and positive short_choices, got {short}, {long}, {short_choices}")
-    return partial(_detection, short=short, long=long, train=train, short_choices=tuple(short_choices))
+    choices = tuple(short_choices)
+    return partial(_detection, short=short, long=long, train=train, flip_alone=flip_alone, short_choices=choices)

@@ -22,6 +22,7 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 # Sizes by short name; any other name is looked up in timm's register of models.
 ENCODERS: Mapping[str, dict[str, int]] = {
     "vit_pico_patch16": {"embed_dim": 64, "depth": 2, "num_heads": 2},  # for tests
+    "vit_micro_patch16": {"embed_dim": 96, "depth": 4, "num_heads": 3},  # for minutes on a CPU
     "vit_nano_patch16": {"embed_dim": 128, "depth": 6, "num_heads": 4},  # for CPUs
     "vit_tiny_patch16": {"embed_dim": 192, "depth": 12, "num_heads": 3},
     "vit_small_patch16": {"embed_dim": 384, "depth": 12, "num_heads": 6},

@@ -21,15 +21,17 @@ PER_100_PEOPLE: dict[str, Amount] = {
     "cuhkpedes": Amount({"train": 100, "val": 10, "test": 30}, (192, 96), images=2),
     "threedpw": Amount({"train": 10, "val": 3, "test": 4}, (320, 400), images=10, people=(1, 2)),
 }
-# Sets small enough to travel with a repository: small pictures of the five kinds of task.
 PRESETS: dict[str, dict[str, Amount]] = {
+    # small enough to travel with a repository: small pictures of the five kinds of task
     "mini": {
         "market1501": Amount({"train": 100, "test": 40}, (128, 64), images=6),
-        "pa100k": Amount({"train": 800, "val": 20, "test": 200}, (128, 64)),
-        "lip": Amount({"train": 600, "val": 120}, (128, 96)),
-        "coco_keypoints": Amount({"train": 300, "val": 70}, (144, 192), people=(1, 3)),
-        "crowdhuman": Amount({"train": 200, "val": 50}, (160, 256), people=(1, 8)),
-    }
+        "pa100k": Amount({"train": 1500, "val": 20, "test": 250}, (128, 64)),
+        "lip": Amount({"train": 1000, "val": 140}, (128, 64)),
+        "coco_keypoints": Amount({"train": 900, "val": 140}, (128, 64)),
+        "crowdhuman": Amount({"train": 220, "val": 50}, (160, 256), people=(1, 4)),
+    },
+    # crops to pre-train a small encoder on
+    "crops": {"luperson": Amount({"train": 6000}, (128, 64))},
 }
 ALL = "all"
 

@@ -20,7 +20,7 @@ from unihap.synth.journal import PARTIAL, Journal, check_options, saying_what_is
 from unihap.synth.layouts import LAYOUTS
 from unihap.synth.layouts.base import Context, Facts, Item
 from unihap.synth.layouts.extra import extra_file
-from unihap.synth.manifest import MANIFEST, read_manifest, sha256, versions
+from unihap.synth.manifest import MANIFEST, digest, read_manifest, versions
 from unihap.synth.request import Request
 from unihap.synth.workers import Setting, StudioFactory, rendered
 
@@ -65,7 +65,7 @@ def generate(
         plan = request.plan()
         missing = [item for items in plan.values() for item in items if item.key not in journal.lines]
         progress = Progress(sum(map(len, plan.values())), len(missing))
-        setting = Setting(request.seed, request.domain, request.extra, studio, folder)
+        setting = Setting(request.seed, request.domain, request.staging, request.extra, studio, folder)
         for key, line in rendered(missing, setting, workers):
             journal.add(key, line)
             progress.step()
@@ -118,7 +118,7 @@ def _annotate(journal: Journal, request: Request, plan: Mapping[str, list[Item]]
         written |= extra_file([entry["extra"] for entry in entries])
         for name, content in written.items():
             write_whole(journal.folder, f"{layout.folder}/{name}", content)
-            files[f"{layout.folder}/{name}"] = sha256(content)
+            files[f"{layout.folder}/{name}"] = digest(content)
         for entry in entries:
             files |= entry["files"]
         counts[dataset] = {
@@ -134,6 +134,7 @@ def _annotate(journal: Journal, request: Request, plan: Mapping[str, list[Item]]
         "about": "people rendered by unihap, tools/synthesize_people.py; no photograph, no real person",
         "seed": request.seed,
         "domain": request.domain,
+        "staging": request.staging,
         "versions": versions(),
         "counts": counts,
         "options": request.options(),

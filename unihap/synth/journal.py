@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from unihap.synth.manifest import MANIFEST, sha256
+from unihap.synth.manifest import MANIFEST, digest
 
 PARTIAL = ".partial"
 
@@ -128,7 +128,7 @@ class Journal:
 
     def _is_whole(self, name: str, checksum: str) -> bool:
         path = self.folder / name
-        return path.is_file() and sha256(path.read_bytes()) == checksum
+        return path.is_file() and digest(path.read_bytes()) == checksum
 
     def add(self, key: int, line: str) -> None:
         """Notes that an item is finished.

@@ -11,6 +11,7 @@ from unihap.synth.layouts import LAYOUTS
 from unihap.synth.layouts.base import Amount, Draft, Item
 from unihap.synth.layouts.extra import LEVELS
 from unihap.synth.manifest import versions
+from unihap.synth.staging import STAGINGS
 
 DOMAINS = {"a": "for training", "b": "for transfer"}
 
@@ -23,6 +24,7 @@ class Request:
         datasets: key of ``LAYOUTS`` -> how much.
         seed: everything follows from it.
         domain: ``a`` or ``b``: palettes, places, cameras, attributes and order of keypoints.
+        staging: key of ``STAGINGS``: how people stand before the cameras.
         extra: how much ``extra.jsonl.gz`` tells: full, brief or none.
 
     Raises:
@@ -32,10 +34,12 @@ class Request:
     datasets: Mapping[str, Amount]
     seed: int = 0
     domain: str = "a"
+    staging: str = "street"
     extra: str = "full"
 
     def __post_init__(self) -> None:
         lookup(DOMAINS, self.domain, "domain")
+        lookup(STAGINGS, self.staging, "staging")
         lookup(dict.fromkeys(LEVELS), self.extra, "level of extra labels")
         if self.seed < 0:
             raise ValueError(f"the seed must not be negative, got {self.seed}")
@@ -49,7 +53,8 @@ class Request:
         """Everything that the bytes of the files depend on, as JSON has it."""
         datasets = {f"datasets.{name}": asdict(amount) for name, amount in self.datasets.items()}
         installed = {f"versions.{name}": version for name, version in versions().items()}
-        options = {"seed": self.seed, "domain": self.domain, "extra": self.extra, **datasets, **installed}
+        looks = {"domain": self.domain, "staging": self.staging}
+        options = {"seed": self.seed, **looks, "extra": self.extra, **datasets, **installed}
         return dict(json.loads(json.dumps(options)))
 
     def plan(self) -> dict[str, list[Item]]:

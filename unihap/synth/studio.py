@@ -23,6 +23,7 @@ from unihap.synth.poses import ACTIVITIES, sample_pose, seat_height
 from unihap.synth.props import box, placed
 from unihap.synth.render import render
 from unihap.synth.scene import Scene, sample_scene
+from unihap.synth.staging import STAGINGS
 from unihap.synth.structures import Camera, Figure, Material, Person, Picture
 
 NUM_CAMERAS = 6
@@ -33,10 +34,7 @@ assert set(SHARES) == set(ACTIVITIES)
 PARCELS = ((176, 132, 86), (214, 208, 196), (70, 74, 84), (150, 60, 52))
 STOOLS = ((96, 62, 40), (58, 60, 66), (186, 182, 174), (38, 84, 110))
 HIPS = tuple(SKELETONS["coco"].names.index(f"{side}_hip") for side in ("left", "right"))
-TRUNCATED = 0.12  # share of crops that lose their lower part
-PERSONAL_SPACE = 0.55  # metres between the middles of two people
 NEAREST = 2.0  # metres from a person to the camera
-SMALLEST = 0.18  # height of the smallest person of a scene in heights of the image, where there is a choice
 
 
 @dataclass(frozen=True)
@@ -53,16 +51,18 @@ class Studio:
     Args:
         seed: everything follows from it.
         domain: ``a`` or ``b``: palettes, backgrounds and cameras.
+        staging: key of ``STAGINGS``: how people stand before the cameras.
 
     Raises:
-        ValueError: no such domain.
+        ValueError: no such domain or staging.
         MissingExtraError: the packages of the extra ``synth`` are not installed (when the first picture is taken).
     """
 
-    def __init__(self, seed: int, domain: str) -> None:
+    def __init__(self, seed: int, domain: str, staging: str = "street") -> None:
         lookup(PALETTES, domain, "domain")
         self.seed = seed
         self.domain = domain
+        self.staging = lookup(STAGINGS, staging, "staging")
         self._site = lru_cache(maxsize=32)(self._build_site)
 
     @cached_property
@@ -111,15 +111,15 @@ class Studio:
         place = self._site(split, site)
         view = place.cameras[camera - 1]
         middle = _in_disc(rng, GROUND_RADIUS)
-        figures = [self._figure(rng, person, middle)]
+        figures = [self._figure(rng, person, middle, view)]
         right = view.rotation[0, :2] / np.linalg.norm(view.rotation[0, :2])
         ahead = np.array([-right[1], right[0]])
-        for number in range(others):
+        for number in range(others if self.staging.strangers else 0):
             side = rng.choice([-1, 1]) * rng.uniform(0.4, 0.9)
             spot = middle + side * right + rng.uniform(0.4, 1.4) * rng.choice([-1, 1]) * ahead
             stranger = sample_person(rng, -(key * 10 + number + 1), self.domain)
-            figures.append(self._figure(rng, stranger, spot))
-        window = _crop_window(rng, _extent(figures[0], view), size)
+            figures.append(self._figure(rng, stranger, spot, view))
+        window = _crop_window(rng, _extent(figures[0], view), size, self.staging.truncated)
         return render(figures, _furnished(place.scene, figures), windowed(view, window, size), rng)
 
     def scene(
@@ -140,12 +140,12 @@ class Studio:
         view = place.cameras[camera - 1]
         spots: list[np.ndarray] = []
         for _ in people:
-            spots.append(_free_spot(rng, spots, GROUND_RADIUS + 0.15 * len(people), view))
-        figures = [self._figure(rng, who, spot) for who, spot in zip(people, spots, strict=True)]
-        window = _scene_window(rng, [_extent(figure, view) for figure in figures], view, size)
+            spots.append(_free_spot(rng, spots, GROUND_RADIUS + 0.15 * len(people), view, self.staging.space))
+        figures = [self._figure(rng, who, spot, view) for who, spot in zip(people, spots, strict=True)]
+        window = _scene_window(rng, [_extent(figure, view) for figure in figures], view, size, self.staging.smallest)
         return render(figures, _furnished(place.scene, figures), windowed(view, window, size), rng)
 
-    def _figure(self, rng: np.random.Generator, person: Person, spot: np.ndarray) -> Figure:
+    def _figure(self, rng: np.random.Generator, person: Person, spot: np.ndarray, camera: Camera) -> Figure:
         activity = str(rng.choice(list(SHARES), p=list(SHARES.values())))
         side = handbag_side(person.outfit) if person.outfit.handbag else None
         if side and activity == "carry":
@@ -154,11 +154,13 @@ class Studio:
         if activity == "carry":
             parcel = Material(linear(PARCELS[rng.integers(len(PARCELS))]))
         pose = sample_pose(rng, activity, side, parcel)
-        return self.wardrobe.figure(person, pose, float(rng.uniform(-np.pi, np.pi)), (float(spot[0]), float(spot[1])))
+        yaw = self.staging.yaw(rng, spot, camera.position[:2])
+        return self.wardrobe.figure(person, pose, yaw, (float(spot[0]), float(spot[1])))
 
     def _build_site(self, split: str, number: int) -> Site:
         rng = self._rng(split, "site", number)
-        return Site(sample_scene(rng, self.domain), site_cameras(rng, self.domain, NUM_CAMERAS))
+        cameras = site_cameras(rng, self.domain, NUM_CAMERAS)
+        return Site(sample_scene(rng, self.domain), tuple(self.staging.camera(camera) for camera in cameras))
 
     def _rng(self, *key: str | int) -> np.random.Generator:
         words = (self.seed, self.domain, *key)
@@ -191,17 +193,19 @@ def _in_disc(rng: np.random.Generator, radius: float) -> np.ndarray:
     return radius * np.sqrt(rng.random()) * np.array([np.cos(angle), np.sin(angle)])
 
 
-def _free_spot(rng: np.random.Generator, taken: Sequence[np.ndarray], radius: float, camera: Camera) -> np.ndarray:
+def _free_spot(
+    rng: np.random.Generator, taken: Sequence[np.ndarray], radius: float, camera: Camera, space: float
+) -> np.ndarray:
     """A place in front of the camera where nobody stands, often beside somebody, as people walk in pairs."""
     for _ in range(100):
         if taken and rng.random() < 0.4:
             angle = rng.uniform(0, 2 * np.pi)
-            beside = rng.uniform(PERSONAL_SPACE, 0.8) * np.array([np.cos(angle), np.sin(angle)])
+            beside = rng.uniform(space, space + 0.25) * np.array([np.cos(angle), np.sin(angle)])
             spot = taken[int(rng.integers(len(taken)))] + beside
         else:
             spot = _in_disc(rng, radius)
         depth = project(camera, np.array([*spot, 1.0]))[2]
-        if depth > NEAREST and all(np.linalg.norm(spot - other) >= PERSONAL_SPACE for other in taken):
+        if depth > NEAREST and all(np.linalg.norm(spot - other) >= space for other in taken):
             break
     return spot
 
@@ -212,11 +216,11 @@ def _extent(figure: Figure, camera: Camera) -> np.ndarray:
     return np.array([x.min(), y.min(), x.max(), y.max()])
 
 
-def _crop_window(rng: np.random.Generator, extent: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _crop_window(rng: np.random.Generator, extent: np.ndarray, size: tuple[int, int], truncated: float) -> np.ndarray:
     """(4,) xyxy around an extent, of the picture's aspect, as loose and as wrong as a detector's box."""
     height, width = size
     x1, y1, x2, y2 = extent
-    cut = rng.random() < TRUNCATED
+    cut = rng.random() < truncated
     if cut:
         y2 -= rng.uniform(0.15, 0.45) * (y2 - y1)
     tall = max(y2 - y1, (x2 - x1) * height / width)
@@ -231,7 +235,7 @@ def _crop_window(rng: np.random.Generator, extent: np.ndarray, size: tuple[int, 
 
 
 def _scene_window(
-    rng: np.random.Generator, extents: Sequence[np.ndarray], camera: Camera, size: tuple[int, int]
+    rng: np.random.Generator, extents: Sequence[np.ndarray], camera: Camera, size: tuple[int, int], smallest: float
 ) -> np.ndarray:
     """(4,) xyxy of the picture's aspect: most people, none too small where that can be had."""
     height, width = size
@@ -243,7 +247,7 @@ def _scene_window(
         tops, bottoms = boxes[:, 1].min(), boxes[:, 3].max()
         heights = boxes[:, 3] - boxes[:, 1]
         tall = max(bottoms - tops, np.ptp(boxes[:, [0, 2]]) * height / width) * rng.uniform(1.02, 1.25)
-        tall = max(min(tall, heights.min() / SMALLEST), 1.05 * np.median(heights))
+        tall = max(min(tall, heights.min() / smallest), 1.05 * np.median(heights))
         centre = np.array([boxes[:, [0, 2]].mean(), (tops + bottoms) / 2]) + rng.normal(0, 0.05, 2) * tall
     half = np.array([tall * width / height, tall]) / 2
     return np.concatenate([centre - half, centre + half])

@@ -21,7 +21,7 @@ from unihap.synth.journal import write_whole
 from unihap.synth.layouts import LAYOUTS
 from unihap.synth.layouts.base import TRIES, Context, Item, position_of
 from unihap.synth.layouts.extra import describe
-from unihap.synth.manifest import sha256
+from unihap.synth.manifest import digest
 from unihap.synth.structures import Person, Picture
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class StudioLike(Protocol):
         """Several people."""
 
 
-StudioFactory = Callable[[int, str], StudioLike]  # (seed, domain); importable by name in other processes
+StudioFactory = Callable[[int, str, str], StudioLike]  # (seed, domain, staging); importable by name in other processes
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Setting:
 
     seed: int
     domain: str
+    staging: str
     extra: str
     studio: StudioFactory
     folder: Path
@@ -100,7 +101,7 @@ def render_item(studio: StudioLike, item: Item, setting: Setting) -> str:
         write_whole(setting.folder, f"{layout.folder}/{name}", content)
     line = {
         "key": item.key,
-        "files": {f"{layout.folder}/{name}": sha256(content) for name, content in files.items()},
+        "files": {f"{layout.folder}/{name}": digest(content) for name, content in files.items()},
         "redrawn": redrawn,
         "hidden": share < MIN_VISIBLE,
         "facts": facts,
@@ -124,7 +125,7 @@ class Worker:
     @cached_property
     def studio(self) -> StudioLike:
         """Made with the first picture, so that its errors are those of a picture."""
-        return self.setting.studio(self.setting.seed, self.setting.domain)
+        return self.setting.studio(self.setting.seed, self.setting.domain, self.setting.staging)
 
     def render(self, items: Sequence[Item]) -> list[tuple[int, str]]:
         """Key and journal line of every item."""

@@ -72,7 +72,7 @@ def attributes_task(
         train_datasets=train_datasets,
         test_datasets=test_datasets,
         loss_lambda=0.01,
-        transform=lambda train: attributes_transform(size, train=train),
+        transform=lambda **how: attributes_transform(size, **how),
         encode=encode,
         statistics=statistics,
         criterion=lambda known, width: AttributesCriterion(

@@ -127,10 +127,10 @@ def detection_task(
         train_datasets=train_datasets,
         test_datasets=test_datasets,
         loss_lambda=2.0,
-        transform=lambda train: detection_transform(
+        transform=lambda **how: detection_transform(
             short=short,
             long=long,
-            train=train,
+            **how,
             short_choices=[round(short * choice / max(SHORT_CHOICES)) for choice in SHORT_CHOICES],
         ),
         encode=encode,

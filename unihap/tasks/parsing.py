@@ -138,7 +138,7 @@ def parsing_task(
         train_datasets=train_datasets,
         test_datasets=test_datasets,
         loss_lambda=1.0,
-        transform=lambda train: parsing_transform(size, mirror=mirror, train=train),
+        transform=lambda **how: parsing_transform(size, mirror=mirror, **how),
         encode=encode,
         statistics=partial(statistics, on_bad_image=options.on_bad_image),
         criterion=lambda known, width: ParsingCriterion(

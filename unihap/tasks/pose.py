@@ -134,7 +134,7 @@ def pose_task(
         train_datasets=train_datasets,
         test_datasets=test_datasets,
         loss_lambda=2000.0,
-        transform=lambda train: pose_transform(size, mirror=body.mirror, upper_body=body.upper_body, train=train),
+        transform=lambda **how: pose_transform(size, mirror=body.mirror, upper_body=body.upper_body, **how),
         encode=partial(encode, codec=codec),
         statistics=statistics,
         criterion=lambda known, width: PoseCriterion(

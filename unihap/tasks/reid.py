@@ -98,7 +98,7 @@ def reid_task(
         train_datasets=train_datasets,
         test_datasets=test_datasets,
         loss_lambda=10.0,
-        transform=lambda train: reid_transform(size, train=train),
+        transform=lambda **how: reid_transform(size, **how),
         encode=encode,
         merge=merge,
         statistics=statistics,

@@ -117,7 +117,7 @@ class Task:
         train_datasets: names of its own training sets.
         test_datasets: names of its own test sets.
         loss_lambda: UniHCP's lambda, the weight of one sample in the objective.
-        transform: ``transform(train)`` gives the train or test transform.
+        transform: ``transform(train=...)`` gives the train or test transform, ``flip_alone=True`` a mild one.
         encode: label in input pixels and (H, W) to the fields of ``Target``.
         merge: training sets to one training set.
         statistics: one training set to what the criterion must know about it.
@@ -136,7 +136,7 @@ class Task:
     train_datasets: tuple[str, ...]
     test_datasets: tuple[str, ...]
     loss_lambda: float
-    transform: Callable[[bool], Transform]
+    transform: Callable[..., Transform]
     encode: Callable[[Any, tuple[int, int]], dict[str, Tensor]]
     statistics: Callable[[Dataset], Statistics]
     criterion: Callable[[Statistics, int], Criterion]

@@ -217,7 +217,7 @@ def label_png(label_map: np.ndarray) -> bytes:
 def mat(content: Mapping[str, np.ndarray]) -> bytes:
     """A MATLAB file; its header, which scipy fills with the time, says nothing."""
     buffer = io.BytesIO()
-    scipy.io.savemat(buffer, dict(content))
+    scipy.io.savemat(buffer, dict(content), do_compression=True)
     return b"MATLAB 5.0 MAT-file".ljust(116) + buffer.getvalue()[116:]
 
 

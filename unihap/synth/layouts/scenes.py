@@ -98,7 +98,7 @@ def _coco_label(item: Item, picture: Picture, context: Context) -> tuple[Files, 
                 "iscrowd": 0,
                 "bbox": whole(seen.visible_box),
                 "num_keypoints": int((points[:, 2] > 0).sum()),
-                "keypoints": rounded(points.ravel(), 2),
+                "keypoints": [v for x, y, seen_as in rounded(points, 2) for v in (x, y, int(seen_as))],
                 "joints_camera": rounded(joints, 4),
                 "person_id": seen.figure.person.identity,
             }
