@@ -1,11 +1,13 @@
 #!/usr/bin/env python
-"""Trains or evaluates unihap from a config file.
+"""Trains or evaluates unihap from a config file, or pre-trains its encoder.
 
 Examples:
   all five kinds of task on one CPU, in minutes
     python tools/train_net.py --config configs/quick/joint_real.yaml
   the same with one process per task
     torchrun --nproc-per-node 5 tools/train_net.py --config configs/quick/joint_real.yaml
+  an encoder on person crops without labels; joint training starts from it with MODEL.ENCODER.WEIGHTS
+    python tools/train_net.py --config configs/quick/pretrain_cpu.yaml
   who would train what, and nothing else
     python tools/train_net.py --config configs/joint/unihcp_vitb_33datasets.yaml --dry-run
   evaluate a checkpoint
@@ -23,19 +25,33 @@ import re
 import signal
 import sys
 import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
 
-from unihap.build import build_device, build_evaluation, build_model, build_plan, build_training, dry_run
+from unihap.build import (
+    Device,
+    build_device,
+    build_evaluation,
+    build_model,
+    build_plan,
+    build_pretraining,
+    build_training,
+    describe_pretraining,
+    dry_run,
+)
 from unihap.config import CfgNode, get_cfg
 from unihap.data.images import BadImageError
 from unihap.engine.allocator import keep_heap
 from unihap.engine.checkpoint import Checkpoints, load_into, read_weights, write_atomically
 from unihap.engine.evaluate import EvaluationJob, evaluate
 from unihap.engine.groups import Groups, describe
-from unihap.engine.train import Run, train
+from unihap.engine.loop import Run, train
+from unihap.lookup import lookup
 from unihap.models.unihap import UniHAP
 
 logger = logging.getLogger("unihap")
@@ -123,26 +139,74 @@ def load_for_evaluation(cfg: CfgNode, resume: bool) -> UniHAP:
     return model
 
 
-def prepare(
-    arguments: argparse.Namespace, cfg: CfgNode, local_rank: int
-) -> tuple[UniHAP, Run | None, list[EvaluationJob]]:
-    """Builds everything before anything starts, so that a mistake in a config shows at once."""
-    if cfg.TRAIN.MODE != "joint":
-        raise ValueError(f"TRAIN.MODE {cfg.TRAIN.MODE!r} is not available yet; use joint")
+@dataclass(frozen=True)
+class Work:
+    """What a command does: train, evaluate, or both in turn.
+
+    Attributes:
+        run: training, if any.
+        model: evaluated after it, if any.
+        jobs: evaluations of ``model``.
+    """
+
+    run: Run | None = None
+    model: UniHAP | None = None
+    jobs: Sequence[EvaluationJob] = ()
+
+
+def prepare_joint(arguments: argparse.Namespace, cfg: CfgNode, device: Device) -> Work:
+    """Joint training of the tasks and their evaluation."""
     process, num_processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    device = build_device(cfg, local_rank)
-    if process == 0:
-        check_output(cfg, arguments.resume)
     jobs = []
     if arguments.eval_only or cfg.TRAIN.EVAL_AT_END:
         jobs = build_evaluation(cfg, process, num_processes)
     if arguments.eval_only:
-        return load_for_evaluation(cfg, arguments.resume).to(device.device, device.dtype), None, jobs
+        return Work(None, load_for_evaluation(cfg, arguments.resume).to(device.device, device.dtype), jobs)
     plan = build_plan(cfg)
     groups = Groups(plan)
     logger.info("who trains what:\n%s", describe(plan, num_processes))
-    training = build_training(cfg, groups, device, resume=arguments.resume)
-    return training.model, training, jobs
+    model, run = build_training(cfg, groups, device, resume=arguments.resume)
+    return Work(run, model, jobs)
+
+
+def prepare_pretraining(arguments: argparse.Namespace, cfg: CfgNode, device: Device) -> Work:
+    """Pre-training of the encoder."""
+    if arguments.eval_only:
+        raise ValueError("--eval-only has nothing to evaluate in TRAIN.MODE pretrain; leave it away")
+    return Work(build_pretraining(cfg, device, resume=arguments.resume))
+
+
+def not_yet(mode: str) -> NoReturn:
+    """Refuses a mode of the contract that is still to be built."""
+    raise ValueError(f"TRAIN.MODE {mode!r} is not available yet; use joint or pretrain")
+
+
+# How each TRAIN.MODE prepares its work, and how it describes itself without doing any.
+MODES: Mapping[str, tuple[Callable[[argparse.Namespace, CfgNode, Device], Work], Callable[[CfgNode, int], str]]] = {
+    "joint": (prepare_joint, dry_run),
+    "pretrain": (prepare_pretraining, describe_pretraining),
+    "finetune": (lambda *_: not_yet("finetune"), lambda *_: not_yet("finetune")),
+    "prompt": (lambda *_: not_yet("prompt"), lambda *_: not_yet("prompt")),
+}
+
+
+def prepare(arguments: argparse.Namespace, cfg: CfgNode, device: Device) -> Work:
+    """Builds everything before anything starts, so that a mistake in a config shows at once."""
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        check_output(cfg, arguments.resume)
+    return lookup(MODES, cfg.TRAIN.MODE, "TRAIN.MODE")[0](arguments, cfg, device)
+
+
+def perform(work: Work, cfg: CfgNode, device: Device) -> None:
+    """Trains, then evaluates."""
+    if work.run is not None:
+        train(work.run)
+    if work.model is None:
+        return
+    if work.run is not None:
+        work.run.groups.share_private(work.model)
+    output, pictures = Path(cfg.OUTPUT_DIR), cfg.TEST.VISUALIZE
+    evaluate(work.model, work.jobs, output, autocast=device.autocast, num_pictures=pictures)
 
 
 def main(words: list[str] | None = None) -> int:
@@ -153,26 +217,17 @@ def main(words: list[str] | None = None) -> int:
     try:
         cfg = load_config(arguments)
         if arguments.dry_run:
-            print(dry_run(cfg, int(os.environ.get("WORLD_SIZE", "1"))))
+            print(lookup(MODES, cfg.TRAIN.MODE, "TRAIN.MODE")[1](cfg, int(os.environ.get("WORLD_SIZE", "1"))))
             return 0
-        local_rank = join_processes()
-        model, training, jobs = prepare(arguments, cfg, local_rank)
+        device = build_device(cfg, join_processes())
+        work = prepare(arguments, cfg, device)
         if not dist.is_initialized() or dist.get_rank() == 0:
             open_output(cfg)  # last, so that a refused run leaves nothing that would refuse the next one
     except (ValueError, FileNotFoundError) as error:
         print(f"train_net.py: {error}", file=sys.stderr)
         return 2
     try:
-        if training is not None:
-            train(training)
-            training.groups.share_private(model)
-        evaluate(
-            model,
-            jobs,
-            Path(cfg.OUTPUT_DIR),
-            autocast=build_device(cfg, local_rank).autocast,
-            num_pictures=cfg.TEST.VISUALIZE,
-        )
+        perform(work, cfg, device)
     except (FloatingPointError, BadImageError) as error:
         # From a loader's worker process comes its whole traceback, whose last line is the reason.
         reason = str(error).strip().splitlines()[-1].removeprefix(f"{BadImageError.__module__}.BadImageError: ")

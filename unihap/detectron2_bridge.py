@@ -130,6 +130,7 @@ _METADATA: Mapping[str, Callable[[Dataset], Dict]] = {
     "detection": _person_metadata,
     "attributes": lambda dataset: {"attribute_classes": list(dataset.classes)},
     "reid": lambda dataset: {},
+    "unlabelled": lambda dataset: {},
 }
 
 

@@ -228,7 +228,7 @@ class Dataset:
 
     Attributes:
         name: ``<dataset>_<split>``.
-        kind: reid | attributes | pose | parsing | detection.
+        kind: reid | attributes | pose | parsing | detection, or unlabelled (crops for pre-training).
         records: one entry per sample (per person for pose).
         classes: names in query order: keypoints, attributes or parsing classes.
         mirror: pairs of class numbers that a horizontal flip exchanges.

@@ -3,14 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from unihap.data import attributes, detection, parsing, pose, reid
+from unihap.data import attributes, detection, parsing, pose, reid, unlabelled
 from unihap.data.catalog import DATASETS, dataset_root, load_dataset
 
 README = Path(__file__).resolve().parents[2] / "datasets" / "README.md"
 
 
 def test_no_two_adapters_claim_a_name():
-    tables = [module.DATASETS for module in (reid, attributes, pose, parsing, detection)]
+    tables = [module.DATASETS for module in (reid, attributes, pose, parsing, detection, unlabelled)]
     assert len(DATASETS) == sum(len(table) for table in tables)
 
 
@@ -49,6 +49,7 @@ SPLITS = {
     "crowdhuman_mot17": ("train", "val"),
     "coco_person": ("train", "val"),
     "pennfudan": ("train", "test"),
+    "luperson": ("train",),
 }
 
 

@@ -116,7 +116,7 @@ def test_a_trained_model_is_evaluated_on_other_datasets_by_overrides_alone(train
         (["MODEL.WEIGHTS", "nowhere.safetensors"], "no weights at nowhere.safetensors"),
         (["SOLVER.OPTIMIZER", "sgd"], "unknown SOLVER.OPTIMIZER 'sgd'"),
         (["TRAIN.PRECISION", "float16"], "unknown TRAIN.PRECISION 'float16'"),
-        (["TRAIN.MODE", "pretrain"], "TRAIN.MODE 'pretrain' is not available yet"),
+        (["TRAIN.MODE", "finetune"], "TRAIN.MODE 'finetune' is not available yet; use joint or pretrain"),
         (["TASKS.coco_pose.POSITIVE_RATIO", "[0.5]"], "task coco_pose needs 17 positive ratios, got (1,)"),
         (["SOLVER.WARMUP_ITERATIONS", "50"], "SOLVER.WARMUP_ITERATIONS must be less than MAX_ITERATIONS"),
     ],

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from unihap.checkpoints.encoder_file import load_encoder
 from unihap.config import TASK_DEFAULTS, CfgNode
 from unihap.engine.checkpoint import load_into, read_weights
 from unihap.engine.groups import TaskPlan, TaskShare, describe, make_plan
@@ -113,15 +114,19 @@ def build_architecture(cfg: CfgNode) -> Architecture:
 
 
 def build_model(cfg: CfgNode) -> UniHAP:
-    """The model of a config, with random weights drawn from ``SEED`` unless ``MODEL.WEIGHTS`` names a checkpoint.
+    """The model of a config, with random weights drawn from ``SEED`` unless the config names better ones.
+
+    ``MODEL.ENCODER.WEIGHTS`` is read first, then ``MODEL.WEIGHTS``.
 
     Raises:
-        FileNotFoundError: no such checkpoint.
+        FileNotFoundError: no such file.
         ValueError: unknown encoder or task, or a checkpoint of another architecture.
     """
     names = list(dict.fromkeys([*train_tasks(cfg), *test_tasks(cfg)]))
     torch.manual_seed(cfg.SEED)
     model = build_architecture(cfg).make([build_task(cfg, name).spec for name in names])
+    if cfg.MODEL.ENCODER.WEIGHTS:
+        load_encoder(model.shared.encoder, cfg.MODEL.ENCODER.WEIGHTS)
     if cfg.MODEL.WEIGHTS:
         weights, _ = read_weights(cfg.MODEL.WEIGHTS)
         load_into(model, weights, cfg.MODEL.WEIGHTS, partial=True)

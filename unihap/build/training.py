@@ -21,8 +21,9 @@ from unihap.engine.checkpoint import (
     spec_to_json,
 )
 from unihap.engine.groups import Groups, TaskPlan
+from unihap.engine.loop import Run
 from unihap.engine.optimizer import build_optimizer, load_state_by_name, parameter_groups, schedule
-from unihap.engine.train import Run
+from unihap.engine.train import JointObjective
 from unihap.models.unihap import UniHAP
 from unihap.structures import Batch
 from unihap.tasks import Criterion
@@ -53,8 +54,8 @@ def git_commit() -> str:
     return done.stdout.strip()
 
 
-def build_training(cfg: CfgNode, groups: Groups, device: Device, *, resume: bool) -> Run:
-    """Everything a training run needs.
+def build_training(cfg: CfgNode, groups: Groups, device: Device, *, resume: bool) -> tuple[UniHAP, Run]:
+    """A model and everything that its training needs.
 
     Args:
         cfg: the config.
@@ -93,11 +94,17 @@ def build_training(cfg: CfgNode, groups: Groups, device: Device, *, resume: bool
         return iter(build_batches(cfg, tasks[plan.task], plan, datasets[plan.task], slots, first))
 
     solver = cfg.SOLVER
-    return Run(
+    objective = JointObjective(
         model=model,
         tasks=tasks,
         criteria=criteria,
         batches={plan.task: endless(plan) for plan in groups.mine},
+        autocast=device.autocast,
+        checkpoint_activations=frozenset(n for n in names if task_block(cfg, n).CHECKPOINT_ACTIVATIONS),
+        log_layers=cfg.TRAIN.LOG_LAYERS,
+    )
+    run = Run(
+        objective=objective,
         groups=groups,
         optimizer=optimizer,
         schedule=schedule(
@@ -106,8 +113,6 @@ def build_training(cfg: CfgNode, groups: Groups, device: Device, *, resume: bool
         base_lr=solver.BASE_LR,
         first_iteration=first,
         last_iteration=solver.MAX_ITERATIONS,
-        autocast=device.autocast,
-        checkpoint_activations=frozenset(n for n in names if task_block(cfg, n).CHECKPOINT_ACTIVATIONS),
         clip_norm=solver.CLIP_GRADIENT_NORM,
         seed=cfg.SEED,
         output=Path(cfg.OUTPUT_DIR),
@@ -115,8 +120,8 @@ def build_training(cfg: CfgNode, groups: Groups, device: Device, *, resume: bool
         checkpoints=checkpoints,
         checkpoint_period=cfg.TRAIN.CHECKPOINT_PERIOD,
         log_period=cfg.TRAIN.LOG_PERIOD,
-        log_layers=cfg.TRAIN.LOG_LAYERS,
     )
+    return model, run
 
 
 def start_criteria(criteria: Mapping[str, Criterion], source: str) -> None:

@@ -13,13 +13,15 @@ _C.SEED = 0
 
 # ---------------------------------------------------------------------------------------------------- model
 _C.MODEL = CN()
-# Checkpoint or converted encoder to start from; "" starts from random weights
+# Checkpoint of the same mode to start from; "" starts from random weights
 _C.MODEL.WEIGHTS = ""
 
 _C.MODEL.ENCODER = CN()
 # A name of ENCODERS or any plain timm ViT
 _C.MODEL.ENCODER.NAME = "vit_base_patch16"
-# (rows, columns) of the learned position table, resized to the token grid of each input
+# Encoder to start from: a pre-training checkpoint (folder or file), or what tools/convert_checkpoint.py wrote
+_C.MODEL.ENCODER.WEIGHTS = ""
+# (rows, columns) of the learned position table, resized to the token grid of each input (pretrain: always its grid)
 _C.MODEL.ENCODER.POSITION_GRID = [84, 84]
 # Stochastic depth rate of the last block; it grows linearly from 0 at the first
 _C.MODEL.ENCODER.DROP_PATH = 0.2
@@ -57,7 +59,7 @@ _C.TRAIN.KEEP_CHECKPOINTS = 2
 _C.TRAIN.LOG_PERIOD = 10
 # Whether to log the loss terms of every supervised layer and not of their sum alone
 _C.TRAIN.LOG_LAYERS = False
-# Whether to evaluate TEST.TASKS after the last iteration
+# Whether to evaluate TEST.TASKS after the last iteration (not in pretrain)
 _C.TRAIN.EVAL_AT_END = True
 
 # ----------------------------------------------------------------------------------------------- evaluation
@@ -83,6 +85,7 @@ _C.DATA.NUM_WORKERS = 4
 _C.DATA.ON_BAD_IMAGE = "error"
 
 # --------------------------------------------------------------------------------------------- optimization
+# TRAIN.MODE pretrain reads WEIGHT_DECAY, BETA1 and CLIP_GRADIENT_NORM alone; the rest is in PRETRAIN
 _C.SOLVER = CN()
 # adafactor | adamw | muon
 _C.SOLVER.OPTIMIZER = "adafactor"
@@ -178,6 +181,94 @@ TASK_DEFAULTS.POSITIVE_RATIO = []
 TASK_DEFAULTS.CHECKPOINT_ACTIVATIONS = False
 # full | flip | none: how to augment the training samples
 TASK_DEFAULTS.AUGMENT = "full"
+
+# --------------------------------------------------------------------------------------------- pre-training
+# TRAIN.MODE pretrain: HAP (Yuan et al. 2023, arXiv:2310.20695) on person crops without labels; AdamW by default
+_C.PRETRAIN = CN()
+# mae (pixels are reconstructed) | cae (a tokenizer's codes and the latents of masked patches are predicted)
+_C.PRETRAIN.FRAMEWORK = "mae"
+# Names of datasets of crops, folders of images, or lists of them (.txt, .pkl)
+_C.PRETRAIN.DATASETS = []
+# File of keypoints for each of DATASETS; [] means keypoints.npz in their folders
+_C.PRETRAIN.KEYPOINTS = []
+# Share taken of every dataset, its first images: one number for all or one for each
+_C.PRETRAIN.FRACTION = [1.0]
+# Images taken of every dataset, the first ones; 0 takes FRACTION
+_C.PRETRAIN.NUM_SAMPLES = 0
+# (height, width) of a crop in pixels, multiples of the patch
+_C.PRETRAIN.INPUT_SIZE = [256, 128]
+# Smallest and largest area of a random crop, as a share of the image (the paper's 80 % is the smallest)
+_C.PRETRAIN.CROP_SCALE = [0.8, 1.0]
+# Probability of a horizontal flip
+_C.PRETRAIN.FLIP = 0.5
+# Samples per process and forward pass; InfoNCE compares a sample with those of all processes of one pass
+_C.PRETRAIN.BATCH_SIZE = 256
+# Forward passes per iteration
+_C.PRETRAIN.ACCUMULATE = 1
+# Times that every image is seen
+_C.PRETRAIN.EPOCHS = 400.0
+# Epochs of linear warm-up from 0; after it half a cosine goes down to 0
+_C.PRETRAIN.WARMUP_EPOCHS = 40.0
+# Learning rate for 256 samples; the rate is BLR * samples per iteration / 256
+_C.PRETRAIN.BLR = 1.5e-4
+# Learning rate; 0 follows the rule of BLR
+_C.PRETRAIN.LR = 0.0
+# adamw | muon (for short runs of small models)
+_C.PRETRAIN.OPTIMIZER = "adamw"
+# Decay of AdamW's second moment
+_C.PRETRAIN.BETA2 = 0.95
+
+_C.PRETRAIN.MASK = CN()
+# Share of patches that are masked
+_C.PRETRAIN.MASK.RATIO = 0.5
+# block | random: how patches are drawn that guidance does not decide
+_C.PRETRAIN.MASK.SAMPLER = "block"
+# part | keypoint | attention | none: what is masked first (attention: what the encoder itself looks at most)
+_C.PRETRAIN.MASK.GUIDANCE = "part"
+# Fewest and most body parts per image and view, uniform
+_C.PRETRAIN.MASK.PARTS = [0, 6]
+# The same for the keypoints of GUIDANCE keypoint (not given in the paper)
+_C.PRETRAIN.MASK.KEYPOINTS = [0, 17]
+# Smallest and largest share of a part's patches that are masked, uniform; [] means COMPAT's: [1, 1] or [0, 0.3]
+_C.PRETRAIN.MASK.PART_FRACTION = []
+# Keypoints of a lower score are left out
+_C.PRETRAIN.MASK.MIN_SCORE = 0.0
+# paper | release: the release, by mistake, guides few masks of a batch and few patches of each
+_C.PRETRAIN.MASK.COMPAT = "paper"
+
+_C.PRETRAIN.ALIGN = CN()
+# infonce | simsiam
+_C.PRETRAIN.ALIGN.LOSS = "infonce"
+# Weight of the alignment of two views' class tokens; 0 leaves the loss away and keeps the views
+_C.PRETRAIN.ALIGN.WEIGHT = 0.05
+# Temperature of InfoNCE
+_C.PRETRAIN.ALIGN.TEMPERATURE = 0.2
+# masked_masked (both reconstructed) | masked_global | masked_visible | none (one view)
+_C.PRETRAIN.ALIGN.VIEWS = "masked_masked"
+
+_C.PRETRAIN.DECODER = CN()
+# Channels of MAE's decoder
+_C.PRETRAIN.DECODER.WIDTH = 512
+# Blocks of MAE's decoder
+_C.PRETRAIN.DECODER.LAYERS = 8
+# Attention heads of MAE's decoder
+_C.PRETRAIN.DECODER.HEADS = 16
+# Whether MAE reconstructs patches normalised by their own mean and deviation
+_C.PRETRAIN.NORMALIZE_TARGET = True
+
+_C.PRETRAIN.CAE = CN()
+# Cross-attention blocks that predict the latents of masked patches
+_C.PRETRAIN.CAE.REGRESSOR_LAYERS = 4
+# Blocks that predict codes from these latents
+_C.PRETRAIN.CAE.DECODER_LAYERS = 4
+# random (frozen projection and codes) | kmeans (prototypes of patches) | dvae (DALL-E's encoder)
+_C.PRETRAIN.CAE.TOKENIZER = "random"
+# File of the dvae or of the kmeans prototypes; "" fits kmeans to images of DATASETS
+_C.PRETRAIN.CAE.TOKENIZER_WEIGHTS = ""
+# Codes of the random and of the kmeans tokenizer
+_C.PRETRAIN.CAE.VOCABULARY = 8192
+# Weight of the squared error of latents
+_C.PRETRAIN.CAE.LATENT_WEIGHT = 2.0
 
 # Nodes whose keys a user may invent, and the defaults of what is in them
 OPEN_NODES = {"TASKS": TASK_DEFAULTS}

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from unihap.data import attributes, detection, parsing, pose, reid
+from unihap.data import attributes, detection, parsing, pose, reid, unlabelled
 from unihap.lookup import lookup
 from unihap.structures import Dataset
 
@@ -14,6 +14,7 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     **pose.DATASETS,
     **parsing.DATASETS,
     **detection.DATASETS,
+    **unlabelled.DATASETS,
 }
 
 

@@ -5,7 +5,7 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, Protocol, cast
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from unihap.data.crop_records import is_packed
 from unihap.data.images import BadImageError, read_image
 from unihap.data.samplers import EvaluationSampler, SlotSampler
 from unihap.data.shared import SharedRecords
@@ -24,9 +25,21 @@ logger = logging.getLogger(__name__)
 
 Encode = Callable[[Label, tuple[int, int]], dict[str, Tensor]]
 Key = tuple[int, int] | int
-Collate = Callable[[list[Any]], Batch]
+Collate = Callable[[list[Any]], Any]
 
 MAX_REPLACEMENTS = 100  # more unreadable images in a row than this are no accident
+
+
+class Shareable(Protocol):
+    """Samples by (draw, index) that can be handed to worker processes without copying their records."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any) -> Any:
+        """One sample."""
+
+    def share(self) -> "Shareable":
+        """The same samples, with records that worker processes do not copy."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,8 @@ class TaskDataset(TorchDataset[Sample | Unreadable]):
 
     def share(self) -> "TaskDataset":
         """The same samples, with records that worker processes do not copy."""
-        dataset = replace(self.dataset, records=SharedRecords(self.dataset.records))
+        records = self.dataset.records
+        dataset = replace(self.dataset, records=records if is_packed(records) else SharedRecords(records))
         return TaskDataset(dataset, self.transform, self.encode, seed=self.seed, on_bad_image=self.on_bad_image)
 
     def __getitem__(self, key: Key) -> Sample | Unreadable:
@@ -206,7 +220,7 @@ def _collate_targets(targets: Sequence[dict[str, Tensor]], size: tuple[int, int]
 # ----------------------------------------------------------------------------------------------- workers
 
 
-def train_loader(dataset: TaskDataset, sampler: SlotSampler, collate_fn: Collate, num_workers: int) -> DataLoader[Any]:
+def train_loader(dataset: Shareable, sampler: SlotSampler, collate_fn: Collate, num_workers: int) -> DataLoader[Any]:
     """Loads the batches of ``sampler`` for training.
 
     Args:
@@ -219,17 +233,17 @@ def train_loader(dataset: TaskDataset, sampler: SlotSampler, collate_fn: Collate
 
 
 def evaluation_loader(
-    dataset: TaskDataset, sampler: EvaluationSampler, collate_fn: Collate, num_workers: int
+    dataset: Shareable, sampler: EvaluationSampler, collate_fn: Collate, num_workers: int
 ) -> DataLoader[Any]:
     """Loads this process's share of an evaluation; arguments as in ``train_loader``."""
     return _loader(dataset, sampler, collate_fn, num_workers)
 
 
 def _loader(
-    dataset: TaskDataset, sampler: SlotSampler | EvaluationSampler, collate_fn: Collate, num_workers: int
+    dataset: Shareable, sampler: SlotSampler | EvaluationSampler, collate_fn: Collate, num_workers: int
 ) -> DataLoader[Any]:
     return DataLoader(
-        dataset.share() if num_workers else dataset,
+        cast("TorchDataset[Any]", dataset.share() if num_workers else dataset),
         batch_sampler=sampler,
         collate_fn=collate_fn,
         num_workers=num_workers,

@@ -27,7 +27,7 @@ def dataset_dicts(dataset: Dataset) -> list[Dict]:
     Pose: the people of an image together, and the images without labelled people too, with no annotations.
     Detection: ignored regions are annotations with ``iscrowd``.  Parsing: ``sem_seg_file_name`` only where
     detectron2's reader gets class numbers from the file; elsewhere ``label_map_file_name``, for the
-    ``read_label_map`` of the metadata.  Attributes and ReID: their labels under their own names.
+    ``read_label_map`` of the metadata.  Attributes and ReID: their labels under their own names.  Unlabelled: none.
     """
     return lookup(_DICTS, dataset.kind, "kind of dataset")(dataset)
 
@@ -108,4 +108,5 @@ _DICTS: Mapping[str, Callable[[Dataset], list[Dict]]] = {
     "detection": lambda dataset: [_detection_dict(record) for record in dataset.records],
     "attributes": lambda dataset: [_attributes_dict(record) for record in dataset.records],
     "reid": lambda dataset: [_reid_dict(record) for record in dataset.records],
+    "unlabelled": lambda dataset: [_image_dict(record.image, record.id) for record in dataset.records],
 }

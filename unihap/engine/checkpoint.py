@@ -5,7 +5,6 @@ A checkpoint is a folder ``checkpoints/iteration_<n>`` with ``weights.safetensor
 whole, whatever killed the run.  The card also travels inside the safetensors header: the one file is enough to load.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -14,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from unihap import __version__
+from unihap.checkpoints.files import WEIGHTS, read_weights, save_weights
+from unihap.checkpoints.files import write_atomically as write_atomically
 from unihap.models.unihap import Architecture, UniHAP
 from unihap.structures import Supervision, TaskSpec, Unit
 
-WEIGHTS, CARD, STATE = "weights.safetensors", "card.json", "training_state.pth"
+STATE = "training_state.pth"
 CRITERION = ".criterion."  # private weights that only training needs
 
 
@@ -47,54 +46,6 @@ def spec_from_json(name: str, values: Mapping[str, Any]) -> TaskSpec:
         values["num_anchors"],
         values["feature_norm"],
     )
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file that is either the old one or the new one, never half of it."""
-    _replace(path, text.encode())
-
-
-def _replace(path: Path, contents: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(contents)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def save_weights(path: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
-    """Writes weights with their card inside, and the card beside them as ``card.json``."""
-    text = json.dumps(card, indent=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    contents = save({name: value.detach().cpu().contiguous() for name, value in weights.items()}, {"card": text})
-    _replace(path, contents)
-    write_atomically(path.with_name(CARD), text)
-
-
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and card of a checkpoint folder or a ``.safetensors`` file.
-
-    Raises:
-        FileNotFoundError: nothing there.
-        ValueError: not a checkpoint of ours.
-    """
-    file = Path(path)
-    if file.is_dir():
-        file = file / WEIGHTS
-    if not file.is_file():
-        raise FileNotFoundError(f"no weights at {file}; give a checkpoint folder or a .safetensors file")
-    try:
-        with safe_open(file, framework="pt") as opened:
-            card = (opened.metadata() or {}).get("card")
-            weights = {name: opened.get_tensor(name) for name in opened.keys()}
-    except SafetensorError as error:
-        raise ValueError(
-            f"{file} is not a readable .safetensors file ({error}); convert or download it again"
-        ) from error
-    if card is None:
-        raise ValueError(f"{file} has no card; make it a unihap checkpoint with tools/convert_checkpoint.py")
-    return weights, json.loads(card)
 
 
 def load_into(model: UniHAP, weights: Mapping[str, Tensor], source: str, *, partial: bool = False) -> list[str]:

@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,15 @@ class Events:
         for name, value in values.items():
             self._sum[task][name] += value
 
-    def write(self, iteration: int, *, lr: float, images: int, device: torch.device) -> None:
+    def write(
+        self,
+        iteration: int,
+        *,
+        lr: float,
+        images: int,
+        device: torch.device,
+        progress: Mapping[str, float] | None = None,
+    ) -> None:
         """Writes a line per task with means since the last line, and one progress line.
 
         Args:
@@ -79,7 +88,9 @@ class Events:
             lr: rate of a group of scale 1.
             images: images of all processes since the last line.
             device: where this process computes.
+            progress: more values of every line, such as the epoch.
         """
+        progress = progress or {}
         now = time.perf_counter()
         done = iteration + 1
         rate = images / max(now - self._since, 1e-9)
@@ -93,6 +104,7 @@ class Events:
             entry = {
                 "iteration": iteration,
                 "task": task,
+                **progress,
                 **means,
                 "lr": lr,
                 "images_per_second": rate,
@@ -106,9 +118,10 @@ class Events:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write("".join(f"{line}\n" for line in lines))
             logger.info(
-                "iteration %d/%d  lr %.3g  %.1f images/s  ETA %s  loss: %s",
+                "iteration %d/%d  %slr %.3g  %.1f images/s  ETA %s  loss: %s",
                 done,
                 self.last_iteration,
+                "".join(f"{name} {value:.4g}  " for name, value in progress.items()),
                 lr,
                 rate,
                 duration(remaining),

@@ -128,6 +128,22 @@ class Encoder(nn.Module):
             x = x * (rows[:, None, :, None] & columns[:, None, None, :])
         return F.pad(x, (0, -width % self.stride, 0, -height % self.stride))
 
+    def embed(self, images: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, tuple[int, int]]:
+        """Patches before the first block, with their positions added.
+
+        Args:
+            images: as in ``forward``.
+            sizes: as in ``forward``.
+
+        Returns:
+            (B, h * w, D) tokens in raster order, and (h, w).
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images must be (B, 3, H, W), got {tuple(images.shape)}")
+        x = self.patch_embed.proj(self.normalise(images, sizes))  # (B, D, h, w)
+        grid = (x.shape[-2], x.shape[-1])
+        return x.flatten(2).transpose(1, 2).contiguous() + self.position(grid), grid
+
     def forward(self, images: Tensor, sizes: Tensor | None = None, *, checkpoint_activations: bool = False) -> Tensor:
         """Encodes images.
 
@@ -139,11 +155,7 @@ class Encoder(nn.Module):
         Returns:
             (B, D, h, w) feature map (a channels-last view of the tokens).
         """
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images must be (B, 3, H, W), got {tuple(images.shape)}")
-        x = self.patch_embed.proj(self.normalise(images, sizes))  # (B, D, h, w)
-        grid = (x.shape[-2], x.shape[-1])
-        x = x.flatten(2).transpose(1, 2).contiguous() + self.position(grid)  # (B, h * w, D)
+        x, grid = self.embed(images, sizes)
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False) if checkpoint_activations else block(x)
         return self.norm(x).transpose(1, 2).unflatten(2, grid)

@@ -50,6 +50,13 @@ def sincos_table(grid: tuple[int, int], width: int) -> Tensor:
     return torch.cat([x, y])[None].float()
 
 
+def resize_table(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A (1, D, h0, w0) table stretched bicubically to (1, D, h, w); itself when it has that grid."""
+    if tuple(table.shape[-2:]) == grid:
+        return table
+    return F.interpolate(table, size=grid, mode="bicubic", align_corners=False)
+
+
 class PositionTable(nn.Module):
     """Learnable table of token positions, stretched bicubically onto whatever grid the image has.
 
@@ -79,7 +86,4 @@ class PositionTable(nn.Module):
         return self._resized[key]
 
     def _resize(self, grid: tuple[int, int]) -> Tensor:
-        table: Tensor = self.table
-        if tuple(table.shape[-2:]) != grid:
-            table = F.interpolate(table, size=grid, mode="bicubic", align_corners=False)
-        return table.flatten(2).transpose(1, 2).contiguous()
+        return resize_table(self.table, grid).flatten(2).transpose(1, 2).contiguous()
