@@ -36,23 +36,23 @@ def find_spot(image):
     return np.array([(weight * x).sum(), (weight * y).sum()]) / weight.sum()
 
 
-def make(kind, train):
+def make(kind, train, **how):
     """A small transform of every kind and a label that it accepts."""
     if kind == "reid":
-        return reid_transform((96, 48), train=train), ReIDLabel(1, 1, "train")
+        return reid_transform((96, 48), train=train, **how), ReIDLabel(1, 1, "train")
     if kind == "attributes":
-        return attributes_transform((96, 64), train=train), AttributesLabel(np.array([0, 1, -1], np.int8))
+        return attributes_transform((96, 64), train=train, **how), AttributesLabel(np.array([0, 1, -1], np.int8))
     if kind == "parsing":
         labels = (draw_spot()[..., 0] > 100).astype(np.uint8)
-        return parsing_transform((96, 80), mirror=[(1, 2)], train=train), ParsingLabel("", labels)
+        return parsing_transform((96, 80), mirror=[(1, 2)], train=train, **how), ParsingLabel("", labels)
     if kind == "detection":
         boxes = np.array([[31.0, 68.0, 72.0, 109.0]])  # its centre, in edges, is the spot's
-        detection = detection_transform(short=80, long=120, train=train, short_choices=(64, 80, 96))
+        detection = detection_transform(short=80, long=120, train=train, **how, short_choices=(64, 80, 96))
         return detection, DetectionLabel(boxes, np.zeros((0, 4)))
     keypoints = np.random.default_rng(1).uniform(20, 100, (17, 3))
     keypoints[:, 2] = 1
     keypoints[0, :2] = SPOT
-    pose = pose_transform((96, 72), mirror=[(1, 2)], upper_body=range(11), train=train)
+    pose = pose_transform((96, 72), mirror=[(1, 2)], upper_body=range(11), train=train, **how)
     return pose, PoseLabel(keypoints, np.array([20.0, 30.0, 90.0, 130.0]), image_id=1)
 
 
@@ -84,6 +84,23 @@ def test_test_time_draws_no_random_numbers(kind):
     before = rng.bit_generator.state
     transform(draw_spot(), label, rng)
     assert rng.bit_generator.state == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_flips_alone_give_the_test_image_or_its_mirror_and_both_in_turn(kind):
+    image = draw_spot()
+    image[:, :40, 0] = 255  # so that a mirrored image differs
+    plain, label = make(kind, train=False)
+    mild, _ = make(kind, train=True, flip_alone=True)
+    expected = plain(image, label, np.random.default_rng(0)).image
+    mirrored = 0
+    for seed in range(20):
+        sample = mild(image, label, np.random.default_rng(seed))
+        turned = is_mirrored(sample.matrix)
+        mirrored += turned
+        difference = np.abs((expected[:, ::-1] if turned else expected).astype(int) - sample.image)
+        assert difference.mean() < 1  # a warp of the mirrored crop may round otherwise
+    assert 4 <= mirrored <= 16
 
 
 @pytest.mark.parametrize("kind", KINDS)
