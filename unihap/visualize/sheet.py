@@ -24,6 +24,7 @@ Cell = tuple[str, np.ndarray]  # caption and (h, w, 3) picture
 RIGHT_ANSWER, WRONG_ANSWER, UNKNOWN = (22, 140, 60), (208, 32, 32), (140, 140, 140)
 BACKGROUND, INK, PANEL = (255, 255, 255), (30, 30, 30), (236, 236, 236)
 
+ENCODING = {".jpg": (cv2.IMWRITE_JPEG_QUALITY, 90)}
 SHEET_WIDTH = 2000
 SHEET_HEIGHT = 30_000  # JPEG ends at 65,535
 GAP = 10
@@ -247,7 +248,7 @@ def draw_sheet(task: Task, dataset: Dataset, shown: Shown, path: Path) -> None:
         raise ValueError(f"no results of {dataset.name} to draw")
     make_cells, explanation = CELLS.get(task.kind, (_plain_cells, ""))
     sheet = lay_out(make_cells(dataset, shown), f"{dataset.name}, task {task.spec.name}", explanation)
-    _write_jpeg(sheet, path)
+    write_picture(sheet, path)
 
 
 def lay_out(cells: Sequence[Cell], title: str, explanation: str) -> np.ndarray:
@@ -274,10 +275,10 @@ def lay_out(cells: Sequence[Cell], title: str, explanation: str) -> np.ndarray:
     return sheet
 
 
-def _write_jpeg(image: np.ndarray, path: Path) -> None:
-    """Writes a JPEG that is either the old one or the new one, never half of it."""
+def write_picture(image: np.ndarray, path: Path) -> None:
+    """Writes (H, W, 3) uint8 as JPEG or PNG, by the suffix: the old file or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    _, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), ENCODING.get(path.suffix, ()))
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(data.tobytes())
     os.replace(temporary, path)
