@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import torch
 
 from unihap.data.keypoint_index import KeypointIndex, LegacyKeypoints, as_names
+from unihap.data.made_records import MadeRecords
 from unihap.structures import Dataset, Label, Record
 
 
@@ -25,7 +25,7 @@ class CropLabel(Label):
     keypoints: np.ndarray | None
 
 
-class CropRecords(Sequence[Record]):
+class CropRecords(MadeRecords):
     """Millions of crops in a few tensors, which worker processes share; records are made when they are asked for.
 
     Args:
@@ -65,17 +65,7 @@ class CropRecords(Sequence[Record]):
         start = int(self._ends[index - 1]) if index else 0
         return self._names[start : int(self._ends[index])].numpy().tobytes().decode()
 
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        """Makes one record or several."""
-        if isinstance(index, slice):
-            return [self[row] for row in range(*index.indices(len(self)))]
-        row = range(len(self))[index]  # refuses what is out of range, which ends iterations
+    def _record(self, row: int) -> Record:
         name = self.name(row)
         return Record(name, f"{self.folder}/{name}", CropLabel(self._keypoints_of(row, name)))
 
@@ -94,7 +84,7 @@ def is_packed(records: Sequence[Record]) -> bool:
     return isinstance(records, CropRecords)
 
 
-class JoinedRecords(Sequence[Record]):
+class JoinedRecords(MadeRecords):
     """Records of several datasets, one after the other; an id begins with the name of its dataset.
 
     Args:
@@ -108,17 +98,7 @@ class JoinedRecords(Sequence[Record]):
     def __len__(self) -> int:
         return self._ends[-1]
 
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        """Makes one record or several."""
-        if isinstance(index, slice):
-            return [self[row] for row in range(*index.indices(len(self)))]
-        row = range(len(self))[index]
+    def _record(self, row: int) -> Record:
         number = bisect_right(self._ends, row)
         dataset = self.datasets[number]
         record = dataset.records[row - (self._ends[number - 1] if number else 0)]

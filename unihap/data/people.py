@@ -1,19 +1,18 @@
 """The records of hundreds of thousands of people in a few arrays."""
 
-import operator
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
 from unihap.data.coco import CocoImages
 from unihap.data.files import log_skipped
+from unihap.data.made_records import MadeRecords
 from unihap.data.skeletons import Skeleton
 from unihap.structures import Dataset, PoseLabel, Record
 
 
-class PeopleRecords(Sequence[Record]):
+class PeopleRecords(MadeRecords):
     """Pose records, made when they are asked for.
 
     AI Challenger has 378,352 training people.  As Python objects they would fill half a gigabyte, which every
@@ -55,32 +54,18 @@ class PeopleRecords(Sequence[Record]):
     def __len__(self) -> int:
         return len(self.keypoints)
 
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        if isinstance(index, slice):
-            return [self._record(i) for i in range(*index.indices(len(self)))]
-        i = operator.index(index)
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"record {i} of {len(self)}")
-        return self._record(i % len(self))
-
-    def _record(self, i: int) -> Record:
-        row = int(self.image_rows[i])
-        image_id = int(self.images.ids[row])
+    def _record(self, row: int) -> Record:
+        image = int(self.image_rows[row])
+        image_id = int(self.images.ids[image])
         label = PoseLabel(
-            keypoints=self.keypoints[i].copy(),
-            box=self.boxes[i].copy(),
+            keypoints=self.keypoints[row].copy(),
+            box=self.boxes[row].copy(),
             image_id=image_id,
-            box_score=float(self.scores[i]),
-            area=float(self.areas[i]),
-            head_size=float(self.head_sizes[i]),
+            box_score=float(self.scores[row]),
+            area=float(self.areas[row]),
+            head_size=float(self.head_sizes[row]),
         )
-        return Record(f"{image_id}_{self.person_ids[i]}", self.images.path(row), label)
+        return Record(f"{image_id}_{self.person_ids[row]}", self.images.path(image), label)
 
 
 def in_skeleton(dataset: Dataset, name: str, body: Skeleton, **rest: Any) -> Dataset:

@@ -2,15 +2,15 @@
 
 import pickle
 from collections.abc import Sequence
-from typing import overload
 
 import numpy as np
 import torch
 
+from unihap.data.made_records import MadeRecords
 from unihap.structures import Record
 
 
-class SharedRecords(Sequence[Record]):
+class SharedRecords(MadeRecords):
     """Records packed into one tensor of bytes, which torch hands to worker processes without copying it.
 
     Plain records would be pickled and kept once per worker: hundreds of megabytes and seconds for each worker of a
@@ -28,18 +28,8 @@ class SharedRecords(Sequence[Record]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        """Unpacks one record or several."""
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        number = range(len(self))[index]  # refuses what is out of range, which ends iterations
-        start = int(self._ends[number - 1]) if number else 0
-        record = pickle.loads(self._bytes[start : int(self._ends[number])].numpy().data)
+    def _record(self, row: int) -> Record:
+        start = int(self._ends[row - 1]) if row else 0
+        record = pickle.loads(self._bytes[start : int(self._ends[row])].numpy().data)
         assert isinstance(record, Record)
         return record
