@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unihap.build import build_model, build_plan, describe_pretraining, dry_run
+from unihap.build import build_model, build_plan, describe_adaptation, describe_pretraining, dry_run
 from unihap.build.pretrain import check_pretraining
 from unihap.build.pretrain_data import build_masking
 from unihap.build.pretrain_model import build_alignment
@@ -54,7 +54,10 @@ def read_by(words, monkeypatch):
     return unread_keys(run, cfg)
 
 
-def test_training_and_pre_training_read_every_key(toy_config, toy_root, tmp_path, monkeypatch):
+REST = "general_reid, pa100k_attributes, lip_parsing, pedestrian_detection"  # of the toy tasks
+
+
+def test_training_pre_training_and_adaptation_read_every_key(toy_config, toy_root, tmp_path, monkeypatch):
     joint = ["--config", toy_config, "DATA.ROOT", toy_root, "OUTPUT_DIR", tmp_path / "joint"]
     joint += ["SOLVER.MAX_ITERATIONS", "1", "SOLVER.WARMUP_ITERATIONS", "0"]
     pretrain = ["--config", CONFIGS / "quick" / "pretrain_cpu.yaml", "DATA.ROOT", toy_root, "DATA.NUM_WORKERS", "0"]
@@ -62,13 +65,19 @@ def test_training_and_pre_training_read_every_key(toy_config, toy_root, tmp_path
     pretrain += ["PRETRAIN.DATASETS", "[Market-1501-v15.09.15/bounding_box_train]", "PRETRAIN.BATCH_SIZE", "16"]
     pretrain += ["PRETRAIN.EPOCHS", "1", "PRETRAIN.WARMUP_EPOCHS", "0"]
     cae = ["PRETRAIN.FRAMEWORK", "cae", "PRETRAIN.CAE.TOKENIZER", "kmeans", "PRETRAIN.CAE.VOCABULARY", "4"]
+    adapt = ["DATA.ROOT", toy_root, "MODEL.WEIGHTS", tmp_path / "joint" / "checkpoints" / "iteration_00000001"]
+    adapt += ["SOLVER.MAX_ITERATIONS", "1", "SOLVER.WARMUP_ITERATIONS", "0", "TRAIN.EVAL_AT_END", "False"]
+    one = tmp_path / "one.yaml"
+    one.write_text(f"_BASE_: {toy_config}\nTRAIN: {{MODE: prompt, TASKS: [coco_pose]}}\nTEST: {{TASKS: [{REST}]}}\n")
     unread = [
         read_by(joint, monkeypatch),
         read_by([*pretrain, "OUTPUT_DIR", tmp_path / "mae"], monkeypatch),
         read_by([*pretrain, *cae, "OUTPUT_DIR", tmp_path / "cae"], monkeypatch),
+        read_by(["--config", one, *adapt, "TRAIN.MODE", "finetune", "OUTPUT_DIR", tmp_path / "tuned"], monkeypatch),
+        read_by(["--config", one, *adapt, "OUTPUT_DIR", tmp_path / "prompt"], monkeypatch),
     ]
     assert set.intersection(*unread) == set()
-    assert all(key.startswith("PRETRAIN.") for key in unread[0])
+    assert all(key.startswith(("PRETRAIN.", "FINETUNE.", "PROMPT.")) for key in unread[0])
     assert {key for key in unread[1] if key.startswith("PRETRAIN.")} == {
         f"PRETRAIN.CAE.{key}" for key in get_cfg().PRETRAIN.CAE
     }
@@ -87,7 +96,7 @@ def test_every_config_file_makes_a_model_and_a_plan(path):
             said = describe_pretraining(cfg, 1)
             assert "shared  encoder" in said
         elif cfg.TRAIN.TASKS:
-            said = dry_run(cfg, 1)
+            said = {"joint": dry_run}.get(cfg.TRAIN.MODE, describe_adaptation)(cfg, 1)
             assert f"private {cfg.TRAIN.TASKS[0]}" in said
 
 

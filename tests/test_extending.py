@@ -1,7 +1,11 @@
-"""What a newcomer must be able to do: a dataset in 40 lines, a kind of task in 200, and nothing changed elsewhere."""
+"""What a newcomer must be able to do, and nothing changed elsewhere.
+
+A dataset in 40 lines, a kind of task in 200, a prompt for a new dataset in a config of 10.
+"""
 
 import ast
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 import train_net
 from examples import corridor, counting
 
+from unihap import load_prompt
 from unihap.data.catalog import DATASETS
 from unihap.engine.checkpoint import load_model
 from unihap.structures import Dataset, Record
@@ -102,6 +107,25 @@ def test_a_new_kind_of_task_trains_evaluates_and_loads(tiny, toy_root, tmp_path,
     assert model(torch.zeros(2, 3, 32, 48, dtype=torch.uint8), "crowd_counting")[-1].logit.shape == (2, 1)
 
 
+def test_a_prompt_for_a_new_dataset_is_one_config(tiny, corridor_root, toy_root, tmp_path, monkeypatch):
+    market = REID.replace("corridor_train", "market1501_train")
+    words = ["DATA.ROOT", toy_root, "OUTPUT_DIR", tmp_path / "trained", "TRAIN.EVAL_AT_END", False]
+    assert run("--config", tiny("general_reid", market), *words) == 0
+    base = max((tmp_path / "trained" / "checkpoints").iterdir())
+
+    monkeypatch.setitem(DATASETS, "corridor_train", corridor.DATASETS["corridor_train"])
+    (tmp_path / "model.yaml").write_text(toy.CONFIG.split("TRAIN:")[0] + "DATA: {NUM_WORKERS: 0}\n")
+    config = Path(shutil.copy(EXAMPLES / "corridor_prompt.yaml", tmp_path))
+    words = ["DATA.ROOT", corridor_root, "OUTPUT_DIR", tmp_path / "prompt", "MODEL.WEIGHTS", base]
+    assert run("--config", config, *words) == 0
+    assert [line["iteration"] for line in lines_of(tmp_path / "prompt")] == [0, 1, 2]
+
+    model, crops = load_model(base), torch.zeros(2, 3, 64, 32, dtype=torch.uint8)
+    before = model(crops, "general_reid")[-1].feature
+    assert load_prompt(model, max((tmp_path / "prompt" / "checkpoints").iterdir())) == "general_reid"
+    assert not torch.equal(model(crops, "general_reid")[-1].feature, before)
+
+
 def test_the_new_kind_s_judge_agrees_with_a_hand_count():
     judge = counting.CountEvaluator()
     records = [Record(str(n), "", counting.CountLabel(n)) for n in (1, 3, 8)]
@@ -111,9 +135,17 @@ def test_the_new_kind_s_judge_agrees_with_a_hand_count():
     assert judge.chance(data)["MAE"] == pytest.approx((2 + 0 + 5) / 3)
 
 
-@pytest.mark.parametrize(("name", "promised"), [("corridor.py", 40), ("counting.py", 200)])
+@pytest.mark.parametrize(
+    ("name", "promised"), [("corridor.py", 40), ("counting.py", 200), ("corridor_prompt.yaml", 10)]
+)
 def test_the_additions_are_as_short_as_promised(name, promised):
     assert len((EXAMPLES / name).read_text().splitlines()) <= promised
+
+
+def test_the_prompts_that_come_with_the_project_are_as_short():
+    configs = sorted((Path(__file__).parents[1] / "configs" / "prompt").glob("*.yaml"))
+    assert configs
+    assert all(len(config.read_text().splitlines()) <= 10 for config in configs)
 
 
 @pytest.mark.parametrize("name", ["corridor.py", "counting.py"])

@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "predict": BASE | MIDDLE | UPPER | {"engine", "visualize"},
     "detectron2_bridge": BASE | MIDDLE | UPPER | {"engine", "visualize", "predict"},
     "build": BASE | MIDDLE | UPPER | {"config", "engine", "visualize", "predict"},
+    "zoo": BASE | MIDDLE | UPPER | {"config", "engine", "visualize", "predict", "build"},
     "__init__": BASE | MIDDLE | UPPER | {"config", "engine", "visualize", "predict", "build"},
 }
 

@@ -98,7 +98,10 @@ def convert_from(arguments: argparse.Namespace) -> int:
     if len(missing) > len(unneeded):
         return 1
     merged = dict(model.state_dict()) | {name: value for name, value in weights.items() if CRITERION in name}
-    cards = {name: {"kind": task.kind, "spec": spec_to_json(task.spec)} for name, task in tasks.items()}
+    cards = {
+        name: {"kind": task.kind, "spec": spec_to_json(task.spec), "classes": list(task.classes) or None}
+        for name, task in tasks.items()
+    }
     save_weights(arguments.out, merged, {**base_card(Architecture(), cards), "converted_from": "UniHCP"})
     print(f"wrote {arguments.out}")
     return 0

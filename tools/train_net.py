@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Trains or evaluates unihap from a config file, or pre-trains its encoder.
+"""Trains, adapts or evaluates unihap from a config file, or pre-trains its encoder.
 
 Examples:
   all five kinds of task on one CPU, in minutes
@@ -12,6 +12,9 @@ Examples:
     python tools/train_net.py --config configs/joint/unihcp_vitb_33datasets.yaml --dry-run
   evaluate a checkpoint
     python tools/train_net.py --config FILE --eval-only MODEL.WEIGHTS output/checkpoints/iteration_00001000
+  adapt it to a new dataset by its queries alone, or altogether
+    python tools/train_net.py --config configs/prompt/quick_synth_b_pose.yaml MODEL.WEIGHTS CHECKPOINT
+    python tools/train_net.py --config configs/finetune/market1501.yaml MODEL.WEIGHTS CHECKPOINT
 """
 
 import os
@@ -28,7 +31,6 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -37,17 +39,19 @@ from unihap.build import (
     Device,
     build_device,
     build_evaluation,
-    build_model,
     build_plan,
     build_pretraining,
     build_training,
+    describe_adaptation,
     describe_pretraining,
     dry_run,
+    evaluated_files,
+    load_for_evaluation,
 )
 from unihap.config import CfgNode, get_cfg
 from unihap.data.images import BadImageError
 from unihap.engine.allocator import keep_heap
-from unihap.engine.checkpoint import Checkpoints, load_into, read_weights, write_atomically
+from unihap.engine.checkpoint import Checkpoints, write_atomically
 from unihap.engine.evaluate import EvaluationJob, evaluate
 from unihap.engine.groups import Groups, describe
 from unihap.engine.loop import Run, train
@@ -122,21 +126,10 @@ def open_output(cfg: CfgNode) -> None:
     write_atomically(output / "config.yaml", cfg.dump())
 
 
-def load_for_evaluation(cfg: CfgNode, resume: bool) -> UniHAP:
-    """The model to evaluate: MODEL.WEIGHTS, or the newest checkpoint in OUTPUT_DIR with ``--resume``.
-
-    Raises:
-        ValueError: neither, or weights that do not fill the model.
-    """
-    model = build_model(cfg)
-    complete = Checkpoints(Path(cfg.OUTPUT_DIR) / "checkpoints").complete() if resume else []
-    source = str(complete[-1]) if complete else cfg.MODEL.WEIGHTS
-    if not source:
-        raise ValueError("nothing to evaluate: set MODEL.WEIGHTS, or give --resume with a trained OUTPUT_DIR")
-    missing = load_into(model, read_weights(source)[0], source, partial=True)
-    if missing:
-        raise ValueError(f"{source} lacks {len(missing)} weights of the evaluated tasks, first {missing[0]}")
-    return model
+def newest_checkpoint(cfg: CfgNode) -> str:
+    """The newest checkpoint folder in OUTPUT_DIR, or ""."""
+    complete = Checkpoints(Path(cfg.OUTPUT_DIR) / "checkpoints").complete()
+    return str(complete[-1]) if complete else ""
 
 
 @dataclass(frozen=True)
@@ -147,21 +140,25 @@ class Work:
         run: training, if any.
         model: evaluated after it, if any.
         jobs: evaluations of ``model``.
+        weights: files that ``model`` was loaded from, where it is not trained first.
     """
 
     run: Run | None = None
     model: UniHAP | None = None
     jobs: Sequence[EvaluationJob] = ()
+    weights: Sequence[str] = ()
 
 
-def prepare_joint(arguments: argparse.Namespace, cfg: CfgNode, device: Device) -> Work:
-    """Joint training of the tasks and their evaluation."""
+def prepare_tasks(arguments: argparse.Namespace, cfg: CfgNode, device: Device) -> Work:
+    """Joint training or adaptation of the tasks and their evaluation."""
     process, num_processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     jobs = []
     if arguments.eval_only or cfg.TRAIN.EVAL_AT_END:
         jobs = build_evaluation(cfg, process, num_processes)
     if arguments.eval_only:
-        return Work(None, load_for_evaluation(cfg, arguments.resume).to(device.device, device.dtype), jobs)
+        newest = newest_checkpoint(cfg) if arguments.resume else ""
+        model = load_for_evaluation(cfg, newest).to(device.device, device.dtype)
+        return Work(None, model, jobs, evaluated_files(cfg, newest, prompts=True))
     plan = build_plan(cfg)
     groups = Groups(plan)
     logger.info("who trains what:\n%s", describe(plan, num_processes))
@@ -176,17 +173,12 @@ def prepare_pretraining(arguments: argparse.Namespace, cfg: CfgNode, device: Dev
     return Work(build_pretraining(cfg, device, resume=arguments.resume))
 
 
-def not_yet(mode: str) -> NoReturn:
-    """Refuses a mode of the contract that is still to be built."""
-    raise ValueError(f"TRAIN.MODE {mode!r} is not available yet; use joint or pretrain")
-
-
 # How each TRAIN.MODE prepares its work, and how it describes itself without doing any.
 MODES: Mapping[str, tuple[Callable[[argparse.Namespace, CfgNode, Device], Work], Callable[[CfgNode, int], str]]] = {
-    "joint": (prepare_joint, dry_run),
+    "joint": (prepare_tasks, dry_run),
     "pretrain": (prepare_pretraining, describe_pretraining),
-    "finetune": (lambda *_: not_yet("finetune"), lambda *_: not_yet("finetune")),
-    "prompt": (lambda *_: not_yet("prompt"), lambda *_: not_yet("prompt")),
+    "finetune": (prepare_tasks, describe_adaptation),
+    "prompt": (prepare_tasks, describe_adaptation),
 }
 
 
@@ -203,10 +195,30 @@ def perform(work: Work, cfg: CfgNode, device: Device) -> None:
         train(work.run)
     if work.model is None:
         return
+    weights = work.weights
     if work.run is not None:
         work.run.groups.share_private(work.model)
-    output, pictures = Path(cfg.OUTPUT_DIR), cfg.TEST.VISUALIZE
-    evaluate(work.model, work.jobs, output, autocast=device.autocast, num_pictures=pictures)
+        weights = evaluated_files(cfg, newest_checkpoint(cfg), prompts=False)
+    evaluate(
+        work.model,
+        work.jobs,
+        Path(cfg.OUTPUT_DIR),
+        autocast=device.autocast,
+        num_pictures=cfg.TEST.VISUALIZE,
+        weights=weights,
+        num_threads=cfg.TEST.NUM_THREADS,
+    )
+
+
+def other_failed(error: RuntimeError) -> int:
+    """Exit status 1 where another process is gone; any other error is raised again."""
+    if not dist.is_initialized() or not LOST_PEER.search(str(error)):
+        raise error
+    print(
+        f"train_net.py: process {dist.get_rank()} stops because {OTHER_FAILED} ({str(error).splitlines()[0]})",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def main(words: list[str] | None = None) -> int:
@@ -226,6 +238,8 @@ def main(words: list[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f"train_net.py: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        return other_failed(error)
     try:
         perform(work, cfg, device)
     except (FloatingPointError, BadImageError) as error:
@@ -234,13 +248,7 @@ def main(words: list[str] | None = None) -> int:
         print(f"train_net.py: the run failed: {reason}", file=sys.stderr)
         return 1
     except RuntimeError as error:
-        if not dist.is_initialized() or not LOST_PEER.search(str(error)):
-            raise
-        print(
-            f"train_net.py: process {dist.get_rank()} stops because {OTHER_FAILED} ({str(error).splitlines()[0]})",
-            file=sys.stderr,
-        )
-        return 1
+        return other_failed(error)
     if dist.is_initialized():
         dist.destroy_process_group()
     return 0

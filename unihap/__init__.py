@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["build_model", "get_cfg", "load_model"]
+__all__ = ["build_model", "get_cfg", "load_model", "load_prompt", "save_prompt"]
 
 if TYPE_CHECKING:
     from unihap.build import build_model
+    from unihap.checkpoints.prompts import load_prompt, save_prompt
     from unihap.config import get_cfg
     from unihap.engine.checkpoint import load_model
 
@@ -14,6 +15,8 @@ _HOMES = {
     "build_model": "unihap.build",
     "get_cfg": "unihap.config",
     "load_model": "unihap.engine.checkpoint",
+    "load_prompt": "unihap.checkpoints.prompts",
+    "save_prompt": "unihap.checkpoints.prompts",
 }
 
 

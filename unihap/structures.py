@@ -237,6 +237,8 @@ class Dataset:
         metric: the official metric where a kind has several: ``keypoint_ap``, ``pckh`` or ``end_point_error``.
         use_area: whether OKS uses the labelled area (COCO) or the box area (AI Challenger).
         annotation: official ground-truth file, if the metric reads one.
+        image_ids: images that the metric looks at, where records do not tell: a detector's boxes may leave out an image
+            whose people then count as missed (pose).
         read_label_map: how to read a label map (parsing).
         skipped: why and how many annotations were left out while reading, e.g. ``{"box outside the image": 2}``.
     """
@@ -251,6 +253,7 @@ class Dataset:
     metric: str = ""
     use_area: bool = True
     annotation: str = ""
+    image_ids: tuple[int, ...] = ()
     read_label_map: ReadLabelMap | None = None
     skipped: dict[str, int] = field(default_factory=dict)
 

@@ -1,6 +1,7 @@
 import json
 import pickle
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import scipy.io
 from unihap.data.catalog import load_dataset
 from unihap.data.mpii import SC_BIAS
 from unihap.data.pose import clip_coco_box, with_detector_boxes
+from unihap.evaluation.pose import summary
 
 
 def person(number, image_id=1, box=(10, 20, 30, 40), visible=(2, 1), num_keypoints=17, **rest):
@@ -203,7 +205,26 @@ def test_detector_boxes_replace_people(tmp_path):
         "box of zero area": 1, "image not in the dataset": 1, "not a person": 1, "score below the threshold": 1,
     }  # fmt: skip
     assert boxes.annotation == dataset.annotation
+    assert set(boxes.image_ids) == set(dataset.records.images.ids.tolist()) > {record.label.image_id}
     assert len(with_detector_boxes(dataset, file).records) == 2  # every score
+
+
+def test_people_in_images_without_a_detected_box_are_missed(tmp_path):
+    """Two people in two images, one found to the pixel: half of the recall, whichever images have boxes."""
+    dataset = load_dataset("coco_keypoints_val", coco(tmp_path, person(5), person(6, image_id=7)))
+    found = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 40], "score": 0.5}
+    boxes = with_detector_boxes(dataset, detections(tmp_path / "boxes.json", found))
+    (record,) = boxes.records
+    row = {"id": record.id, "image_id": 1, "category_id": 1, "score": 0.5, "area": 900.0}
+    row["keypoints"] = dataset.records[0].label.keypoints.astype(float).ravel().tolist()
+    assert summary([row], boxes)["AR"] == pytest.approx(50)
+    assert summary([row], replace(boxes, image_ids=()))["AR"] == pytest.approx(100)
+
+
+def test_detector_boxes_are_refused_where_the_labels_are_the_truth(tmp_path):
+    dataset = load_dataset("coco_keypoints_val", coco(tmp_path, person(5)))
+    with pytest.raises(ValueError, match="cannot be evaluated with a detector's boxes"):
+        with_detector_boxes(replace(dataset, annotation=""), tmp_path / "boxes.json")
 
 
 def test_broken_detector_files_are_refused(tmp_path):

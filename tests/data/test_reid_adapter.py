@@ -73,6 +73,30 @@ def test_missing_and_empty_folders_are_named(market):
         load_dataset("market1501_train", root)
 
 
+def sensereid(tmp_path, *names):
+    for name in names:
+        path = tmp_path / "SenseReID" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"never decoded here")
+    return tmp_path
+
+
+def test_sensereid_names_give_person_and_camera(tmp_path):
+    root = sensereid(tmp_path, "test_probe/00001_00.jpg", "test_gallery/00001_01.jpg", "test_gallery/01717_00.jpg")
+    dataset = load_dataset("sensereid_test", root)
+    assert labels(dataset) == [(1, 0, "query"), (1, 1, "gallery"), (1717, 0, "gallery")]
+    assert [record.id for record in dataset.records] == ["query/00001_00", "gallery/00001_01", "gallery/01717_00"]
+    assert dataset.records[0].image == str(root / "SenseReID/test_probe/00001_00.jpg")
+    assert labels(load_dataset("sensereid_gallery", root)) == labels(dataset)[1:]
+
+
+@pytest.mark.parametrize("name", ["00001.jpg", "00001_c1.jpg", "00001_00_2.jpg"])
+def test_other_names_in_sensereid_are_refused(tmp_path, name):
+    root = sensereid(tmp_path, f"test_probe/{name}")
+    with pytest.raises(ValueError, match=r"expected a name like 00001_00\.jpg \(person 1, camera 0\)"):
+        load_dataset("sensereid_query", root)
+
+
 def msmt17(tmp_path, role, *lines):
     base = tmp_path / "MSMT17_V1"
     for folder in ("train", "test"):

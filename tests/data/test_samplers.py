@@ -116,8 +116,14 @@ def test_evaluation_shares_hold_every_record_once_in_order(num_records, world_si
     samplers = [EvaluationSampler(num_records, 3, rank, world_size) for rank in range(world_size)]
     shares = [[index for batch in sampler for index in batch] for sampler in samplers]
     assert [index for share in shares for index in share] == list(range(num_records))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert max(map(len, samplers)) - min(map(len, samplers)) <= 1
     assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers]
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 7])
+def test_evaluation_batches_are_those_of_one_process_whatever_their_number(world_size):
+    dealt = [batch for rank in range(world_size) for batch in EvaluationSampler(11, 2, rank, world_size)]
+    assert dealt == list(EvaluationSampler(11, 2))
 
 
 def test_evaluation_batches_are_full_but_the_last():

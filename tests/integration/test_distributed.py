@@ -60,21 +60,36 @@ def test_twenty_steps_are_the_same_for_one_five_and_eight_processes(toy_config, 
         assert worst < 1e-9
 
 
-@pytest.mark.dist
-def test_evaluation_is_the_same_for_one_and_three_processes(toy_config, toy_root, tmp_path):
-    """Rows are gathered once; a record that no process or two processes judged would change the numbers."""
-    from json import loads
+def moments(output):
+    """AdamW's first moment of every weight: its gradients, averaged, at their true scale."""
+    state = torch.load(max((output / "checkpoints").iterdir()) / "training_state.pth", weights_only=True)
+    return {name: values["exp_avg"] for name, values in state["optimizer"].items()}
 
-    run(1, toy_config, toy_root, tmp_path / "train", "SOLVER.MAX_ITERATIONS", "3")
-    newest = max((tmp_path / "train" / "checkpoints").iterdir())
-    words = [sys.executable, HERE / "processes.py", 3, free_port(), "--config", toy_config, "--eval-only"]
-    words += ["DATA.ROOT", toy_root, "OUTPUT_DIR", tmp_path / "3", "MODEL.WEIGHTS", newest]
-    done = subprocess.run(
-        list(map(str, [*words, "TRAIN.PRECISION", "float64"])), capture_output=True, text=True, timeout=540
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    one, three = (loads((tmp_path / name / "results.json").read_text()) for name in ("train", "3"))
-    assert one.keys() == three.keys()
-    assert len(one) == 5
-    for dataset, metrics in one.items():
-        assert three[dataset] == pytest.approx(metrics, nan_ok=True), dataset
+
+@pytest.mark.dist
+@pytest.mark.parametrize(
+    ("sharing", "both"),
+    [("private_interpreter", "general_reid"), ("private_decoder", "coco_pose"), ("by_kind", "coco_pose")],
+)
+def test_decoders_of_tasks_and_kinds_get_the_same_gradients_from_one_and_two_processes(
+    sharing, both, toy_config, toy_root, tmp_path
+):
+    """``both`` processes train one task, and two more each.
+
+    Most decoders belong to a task that only one process trains, and most units to nobody; ReID uses none at all.
+    """
+    others = [task for task in TASKS if task != both]
+    order = [*others[:2], both, *others[2:]]
+    common = ["TRAIN.EVAL_AT_END", "False", "SOLVER.MAX_ITERATIONS", "3", "SOLVER.WARMUP_ITERATIONS", "1"]
+    common += ["MODEL.SHARING", sharing, "TRAIN.TASKS", f"[{', '.join(order)}]"]
+    plan = shares({**dict.fromkeys(others, (1, 1)), both: (2, 2)})
+    one = run(1, toy_config, toy_root, tmp_path / "1", *common, *plan)
+    two = run(2, toy_config, toy_root, tmp_path / "2", *common, *plan)
+    assert two.keys() == one.keys()
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-9
+    gradients, summed = moments(tmp_path / "1"), moments(tmp_path / "2")
+    owner = "shared.branches.pose." if sharing == "by_kind" else "private.coco_pose."
+    assert float(gradients[f"{owner}interpreter.to_kernel.0.weight"].abs().max()) > 1e-6
+    assert f"{owner}interpreter.to_box.0.weight" not in gradients
+    assert summed.keys() == gradients.keys()
+    assert max(float((gradients[name] - summed[name]).abs().max()) for name in gradients) < 1e-9

@@ -33,6 +33,7 @@ def test_a_run_leaves_what_the_contract_says(trained):
         "config.yaml",
         "metrics.jsonl",
         "results.json",
+        "protocols.json",
         "checkpoints",
         "visualizations",
     }
@@ -41,7 +42,9 @@ def test_a_run_leaves_what_the_contract_says(trained):
     assert set(results) == {*main, "crowdhuman_val"}
     assert all(0 <= results[name][metric] <= 100 for name, metric in main.items())
     assert {"AP", "MR-2", "JI", "recall"} <= set(results["crowdhuman_val"])
-    assert len(list((trained / "visualizations").glob("*.jpg"))) == 5
+    kinds = ("", "_best", "_worst")
+    sheets = {f"{name}{kind}.jpg" for name in results for kind in kinds}
+    assert {path.name for path in (trained / "visualizations").iterdir()} == sheets
 
 
 def test_every_line_of_the_log_names_iteration_task_terms_rate_speed_and_memory(trained):
@@ -116,7 +119,7 @@ def test_a_trained_model_is_evaluated_on_other_datasets_by_overrides_alone(train
         (["MODEL.WEIGHTS", "nowhere.safetensors"], "no weights at nowhere.safetensors"),
         (["SOLVER.OPTIMIZER", "sgd"], "unknown SOLVER.OPTIMIZER 'sgd'"),
         (["TRAIN.PRECISION", "float16"], "unknown TRAIN.PRECISION 'float16'"),
-        (["TRAIN.MODE", "finetune"], "TRAIN.MODE 'finetune' is not available yet; use joint or pretrain"),
+        (["TRAIN.MODE", "finetun"], "unknown TRAIN.MODE 'finetun'; did you mean finetune?"),
         (["TASKS.coco_pose.POSITIVE_RATIO", "[0.5]"], "task coco_pose needs 17 positive ratios, got (1,)"),
         (["SOLVER.WARMUP_ITERATIONS", "50"], "SOLVER.WARMUP_ITERATIONS must be less than MAX_ITERATIONS"),
     ],

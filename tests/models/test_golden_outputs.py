@@ -65,7 +65,7 @@ class Reference:
             queries = self.model.private[TASK_OF[section]]
             with torch.no_grad():
                 features = self.model.shared.encoder(images)
-                predictions = self.model.shared.interpret(features, queries(), queries.spec, all_layers=True)
+                predictions = self.model.shared.interpret(features, queries, all_layers=True)
                 if queries.feature_norm is not None:
                     predictions[-1].normed_feature = queries.feature_norm(predictions[-1].feature)
             self.cache[section] = features, predictions

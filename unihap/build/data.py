@@ -1,4 +1,4 @@
-"""From a config to datasets, training batches and evaluations."""
+"""From a config to datasets and training batches."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from unihap.build.model import build_task, task_block, test_tasks
+from unihap.build.few_shot import take_shots
+from unihap.build.model import task_block
 from unihap.config import CfgNode
 from unihap.data.catalog import dataset_root, load_dataset
-from unihap.data.loader import TaskDataset, collate, evaluation_loader, train_loader
-from unihap.data.samplers import EvaluationSampler, IdentityBatches, ShuffledBatches, SlotSampler
-from unihap.engine.evaluate import EvaluationJob
+from unihap.data.loader import TaskDataset, collate, train_loader
+from unihap.data.pose import with_detector_boxes
+from unihap.data.samplers import IdentityBatches, ShuffledBatches, SlotSampler
 from unihap.engine.groups import TaskPlan
 from unihap.lookup import lookup
 from unihap.structures import Dataset, ReIDLabel
@@ -32,8 +33,14 @@ def datasets_root(cfg: CfgNode) -> Path:
     return Path(cfg.DATA.ROOT).expanduser() if cfg.DATA.ROOT else dataset_root()
 
 
-def build_dataset(cfg: CfgNode, name: str, task: Task) -> Dataset:
+def build_dataset(cfg: CfgNode, name: str, task: Task, boxes: str = "") -> Dataset:
     """One dataset of a task, cut to the task's ``MAX_RECORDS``.
+
+    Args:
+        cfg: the config.
+        name: of the dataset.
+        task: whose ``TASKS`` block counts.
+        boxes: file of a detector's boxes to take instead of the labelled people, see ``with_detector_boxes``.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -41,8 +48,10 @@ def build_dataset(cfg: CfgNode, name: str, task: Task) -> Dataset:
     """
     dataset = load_dataset(name, datasets_root(cfg))
     check_dataset(dataset, task)
+    if boxes:
+        dataset = with_detector_boxes(dataset, boxes)
     limit = task_block(cfg, task.spec.name).MAX_RECORDS
-    return replace(dataset, records=dataset.records[:limit]) if limit else dataset
+    return replace(dataset, records=dataset.records[:limit], image_ids=()) if limit else dataset
 
 
 def check_dataset(dataset: Dataset, task: Task) -> None:
@@ -62,7 +71,7 @@ def check_dataset(dataset: Dataset, task: Task) -> None:
 
 
 def build_train_dataset(cfg: CfgNode, task: Task) -> Dataset:
-    """All training data of a task as one dataset.
+    """All training data of a task as one dataset, or the few records that ``SHOTS`` asks for.
 
     Raises:
         ValueError: no dataset, or one of another kind or other classes.
@@ -71,7 +80,7 @@ def build_train_dataset(cfg: CfgNode, task: Task) -> Dataset:
     datasets = [build_dataset(cfg, name, task) for name in names]
     if not datasets:
         raise ValueError(f"task {task.spec.name} has no training dataset; set TASKS.{task.spec.name}.TRAIN")
-    return task.merge(datasets)
+    return take_shots(cfg, task, task.merge(datasets))
 
 
 def build_statistics(cfg: CfgNode, task: Task, dataset: Dataset | None) -> Statistics:
@@ -122,31 +131,3 @@ def build_batches(cfg: CfgNode, task: Task, plan: TaskPlan, dataset: Dataset, sl
     sampler = SlotSampler(batches, slots, plan.num_slots, first, cfg.SOLVER.MAX_ITERATIONS)
     join = partial(collate, plan.task, pad_multiple=task.pad_multiple)
     return train_loader(samples, sampler, join, cfg.DATA.NUM_WORKERS)
-
-
-def build_evaluation(cfg: CfgNode, process: int = 0, num_processes: int = 1) -> list[EvaluationJob]:
-    """The evaluations a config asks for, with this process's share of each.
-
-    Raises:
-        FileNotFoundError: a dataset is missing.
-        ValueError: a dataset does not fit its task.
-    """
-    jobs = []
-    for name in test_tasks(cfg):
-        task = build_task(cfg, name)
-        block = task_block(cfg, name)
-        for dataset_name in list(block.TEST) or task.test_datasets:
-            dataset = build_dataset(cfg, dataset_name, task)
-            samples = TaskDataset(
-                dataset, task.transform(train=False), task.encode, seed=cfg.SEED, on_bad_image=cfg.DATA.ON_BAD_IMAGE
-            )
-            loader = evaluation_loader(
-                samples,
-                EvaluationSampler(len(dataset.records), block.BATCH_SIZE, process, num_processes),
-                partial(collate, name, pad_multiple=task.pad_multiple),
-                cfg.DATA.NUM_WORKERS,
-            )
-            jobs.append(EvaluationJob(task, dataset, loader, cfg.TEST.FLIP))
-    if not jobs:
-        raise ValueError("nothing to evaluate: no task of TEST.TASKS has a test dataset; set TASKS.<name>.TEST")
-    return jobs

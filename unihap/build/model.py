@@ -1,17 +1,17 @@
 """From a config to tasks, model, plan and device."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from unihap.checkpoints.encoder_file import load_encoder
+from unihap.checkpoints.prompts import refuse_prompt
 from unihap.config import TASK_DEFAULTS, CfgNode
 from unihap.engine.checkpoint import load_into, read_weights
 from unihap.engine.groups import TaskPlan, TaskShare, describe, make_plan
+from unihap.engine.parts import SHARED_PARTS, part_of
 from unihap.lookup import lookup
-from unihap.models.private import Private
 from unihap.models.unihap import Architecture, UniHAP
 from unihap.tasks import TASKS, Task, TaskOptions
 
@@ -71,6 +71,7 @@ def build_task(cfg: CfgNode, name: str) -> Task:
         num_points=cfg.LOSS.PARSING.NUM_POINTS,
         ignored_pixels=cfg.LOSS.PARSING.IGNORED_PIXELS,
         pose_rescore=cfg.TEST.POSE_RESCORE,
+        rerank=cfg.TEST.RERANK,
         detection_score=cfg.TEST.DETECTION_SCORE,
         on_bad_image=cfg.DATA.ON_BAD_IMAGE,
     )
@@ -110,11 +111,38 @@ def build_architecture(cfg: CfgNode) -> Architecture:
         num_heads=cfg.MODEL.DECODER.HEADS,
         num_layers=cfg.MODEL.DECODER.LAYERS,
         feedforward=cfg.MODEL.DECODER.FEEDFORWARD,
+        sharing=cfg.MODEL.SHARING,
+        readout=cfg.MODEL.READOUT,
+        **(prompt_lengths(cfg) if cfg.TRAIN.MODE == "prompt" else {}),
     )
 
 
+def prompt_lengths(cfg: CfgNode) -> dict[str, int]:
+    """Lengths of the prompts of ``TRAIN.MODE`` prompt, as ``Architecture`` names them.
+
+    Raises:
+        ValueError: a negative length.
+    """
+    lengths = {"decoder_prompts": cfg.PROMPT.DECODER_LENGTH, "encoder_prompts": cfg.PROMPT.ENCODER_LENGTH}
+    if min(lengths.values()) < 0:
+        raise ValueError(f"PROMPT.DECODER_LENGTH and PROMPT.ENCODER_LENGTH must be at least 0, got {lengths}")
+    return lengths
+
+
+def make_model(cfg: CfgNode) -> UniHAP:
+    """The model of a config with random weights, drawn from ``SEED``.
+
+    Raises:
+        ValueError: unknown encoder or task.
+    """
+    names = list(dict.fromkeys([*train_tasks(cfg), *test_tasks(cfg)]))
+    tasks = [build_task(cfg, name) for name in names]
+    torch.manual_seed(cfg.SEED)
+    return build_architecture(cfg).make([task.spec for task in tasks], {task.spec.name: task.kind for task in tasks})
+
+
 def build_model(cfg: CfgNode) -> UniHAP:
-    """The model of a config, with random weights drawn from ``SEED`` unless the config names better ones.
+    """The model of a config, with random weights unless the config names better ones.
 
     ``MODEL.ENCODER.WEIGHTS`` is read first, then ``MODEL.WEIGHTS``.
 
@@ -122,13 +150,12 @@ def build_model(cfg: CfgNode) -> UniHAP:
         FileNotFoundError: no such file.
         ValueError: unknown encoder or task, or a checkpoint of another architecture.
     """
-    names = list(dict.fromkeys([*train_tasks(cfg), *test_tasks(cfg)]))
-    torch.manual_seed(cfg.SEED)
-    model = build_architecture(cfg).make([build_task(cfg, name).spec for name in names])
+    model = make_model(cfg)
     if cfg.MODEL.ENCODER.WEIGHTS:
         load_encoder(model.shared.encoder, cfg.MODEL.ENCODER.WEIGHTS)
     if cfg.MODEL.WEIGHTS:
-        weights, _ = read_weights(cfg.MODEL.WEIGHTS)
+        weights, card = read_weights(cfg.MODEL.WEIGHTS)
+        refuse_prompt(card, cfg.MODEL.WEIGHTS)
         load_into(model, weights, cfg.MODEL.WEIGHTS, partial=True)
     return model
 
@@ -167,25 +194,19 @@ def build_device(cfg: CfgNode, local_rank: int = 0) -> Device:
 
 def dry_run(cfg: CfgNode, num_processes: int) -> str:
     """The merged config, who trains what, and how many parameters are shared and private."""
-    model = build_model(cfg)
-    shared = model.shared
-    lines = [cfg.dump(), describe(build_plan(cfg), num_processes), "", f"{'parameters':<34} {'number':>12}"]
+    return "\n".join([cfg.dump(), describe(build_plan(cfg), num_processes), "", parameter_table(build_model(cfg))])
 
-    def add(what: str, parameters: Iterable[nn.Parameter]) -> int:
-        number = sum(p.numel() for p in parameters)
-        lines.append(f"{what:<34} {number:>12,}")
-        return number
 
-    private = [module for module in model.private.values() if isinstance(module, Private)]
-    norms = [p for module in private if module.feature_norm is not None for p in module.feature_norm.parameters()]
-    total = add("shared  encoder", shared.encoder.parameters())
-    total += add("shared  decoder", shared.decoder.parameters())
-    total += add("shared  interpreter", shared.interpreter.parameters())
-    for module in private:
-        total += add(
-            f"private {module.spec.name}", [p for n, p in module.named_parameters() if not n.startswith("feature_norm")]
-        )
-    if norms:
-        total += add("private feature norms", norms)
-    lines.append(f"{'all':<34} {total:>12,}")
-    return "\n".join(lines)
+def parameter_table(model: UniHAP) -> str:
+    """How many parameters are shared and private."""
+    rows: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        part, task = part_of(name), name.split(".")[1]
+        what = "private feature norms" if ".feature_norm." in name else f"private {task}"
+        what = f"shared  {part}" if part in SHARED_PARTS else what
+        rows[what] = rows.get(what, 0) + parameter.numel()
+    rows = dict(sorted(rows.items(), key=lambda row: row[0] == "private feature norms"))
+    everyone = sum(number for what, number in rows.items() if what.startswith("shared"))
+    totals = {"all shared": everyone, "all": sum(rows.values())}
+    lines = [f"{what:<34} {number:>12,}" for what, number in {**rows, **totals}.items()]
+    return "\n".join([f"{'parameters':<34} {'number':>12}", *lines])

@@ -32,13 +32,17 @@ def _replace(path: Path, contents: bytes) -> None:
     os.replace(temporary, path)
 
 
+def write_weights(path: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+    """Writes weights with their card inside."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    _replace(path, save(kept, {"card": json.dumps(card, indent=1)}))
+
+
 def save_weights(path: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
     """Writes weights with their card inside, and the card beside them as ``card.json``."""
-    text = json.dumps(card, indent=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    contents = save({name: value.detach().cpu().contiguous() for name, value in weights.items()}, {"card": text})
-    _replace(path, contents)
-    write_atomically(path.with_name(CARD), text)
+    write_weights(path, weights, card)
+    write_atomically(path.with_name(CARD), json.dumps(card, indent=1))
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -13,8 +13,14 @@ _C.SEED = 0
 
 # ---------------------------------------------------------------------------------------------------- model
 _C.MODEL = CN()
-# Checkpoint of the same mode to start from; "" starts from random weights
+# Checkpoint to start from, of the same mode (finetune, prompt: of joint or finetune); "" starts from random weights
 _C.MODEL.WEIGHTS = ""
+# Files or checkpoints of prompts that --eval-only serves beside MODEL.WEIGHTS
+_C.MODEL.PROMPTS = []
+# all | private_interpreter | private_decoder (and interpreter) | by_kind: whose the decoder and interpreter are
+_C.MODEL.SHARING = "all"
+# decoder | linear: what reads the encoder's features; linear is a probe without a decoder, and has no boxes
+_C.MODEL.READOUT = "decoder"
 
 _C.MODEL.ENCODER = CN()
 # A name of ENCODERS or any plain timm ViT
@@ -70,10 +76,14 @@ _C.TEST.TASKS = []
 _C.TEST.FLIP = True
 # fixed | release: how a pose result's score is made of box score, heatmap and probability
 _C.TEST.POSE_RESCORE = "fixed"
+# Whether ReID re-ranks the gallery by k-reciprocal neighbours
+_C.TEST.RERANK = False
 # Lowest score of a reported person box
 _C.TEST.DETECTION_SCORE = 0.05
-# Images in the picture sheet of every evaluated dataset; 0 draws none
+# Images in each picture sheet (a spread, the best, the worst) of every evaluated dataset; 0 draws none
 _C.TEST.VISUALIZE = 16
+# Threads of each process on a CPU; the last digits depend on it. 0 leaves them as they are, which may be faster
+_C.TEST.NUM_THREADS = 1
 
 # ----------------------------------------------------------------------------------------------------- data
 _C.DATA = CN()
@@ -157,6 +167,8 @@ TASK_DEFAULTS = CfgNode()
 TASK_DEFAULTS.TRAIN = []
 # Datasets to evaluate on; [] means the task's own
 TASK_DEFAULTS.TEST = []
+# A detector's boxes for each of TEST (pose): files in COCO's results format, "" for labelled boxes; [] labelled for all
+TASK_DEFAULTS.BOXES = []
 # Processes that train this task when there is one process per GPU
 TASK_DEFAULTS.GPUS = 1
 # Samples per process and forward pass
@@ -171,6 +183,10 @@ TASK_DEFAULTS.WEIGHT = 0.0
 TASK_DEFAULTS.INPUT_SIZE = []
 # Records taken from every dataset, the first ones; 0 takes all
 TASK_DEFAULTS.MAX_RECORDS = 0
+# Training records drawn for every class, out of those that show it (see datasets/README.md); 0 takes all
+TASK_DEFAULTS.SHOTS = 0
+# Seed of that draw
+TASK_DEFAULTS.SHOT_SEED = 0
 # Images of one person in a batch (ReID)
 TASK_DEFAULTS.IMAGES_PER_PERSON = 4
 # Training identities (ReID); 0 counts them
@@ -181,6 +197,33 @@ TASK_DEFAULTS.POSITIVE_RATIO = []
 TASK_DEFAULTS.CHECKPOINT_ACTIVATIONS = False
 # full | flip | none: how to augment the training samples
 TASK_DEFAULTS.AUGMENT = "full"
+# finetune, prompt: task of MODEL.WEIGHTS whose queries are copied by class name; "" takes the task's own or random ones
+TASK_DEFAULTS.QUERIES_FROM = ""
+
+# ----------------------------------------------------------------------------------------------- adaptation
+# TRAIN.MODE finetune: tasks are trained on from MODEL.WEIGHTS
+_C.FINETUNE = CN()
+# Parts that train: encoder, decoder, interpreter, private (queries and losses)
+_C.FINETUNE.PARTS = ["encoder", "decoder", "interpreter", "private"]
+# Iterations before which the shared parts are frozen
+_C.FINETUNE.FREEZE_ITERATIONS = 0
+
+_C.FINETUNE.LR_SCALE = CN()
+# Learning rate of the encoder relative to BASE_LR, on top of LAYER_DECAY
+_C.FINETUNE.LR_SCALE.ENCODER = 1.0
+# Learning rate of the decoder relative to BASE_LR
+_C.FINETUNE.LR_SCALE.DECODER = 1.0
+# Learning rate of the interpreter relative to BASE_LR
+_C.FINETUNE.LR_SCALE.INTERPRETER = 1.0
+# Learning rate of private weights relative to BASE_LR
+_C.FINETUNE.LR_SCALE.PRIVATE = 1.0
+
+# TRAIN.MODE prompt: one task's queries and prompts are trained, the shared weights of MODEL.WEIGHTS stay as they are
+_C.PROMPT = CN()
+# Learned keys and values that every attention of the decoder gets; 0 trains the queries and their positions alone
+_C.PROMPT.DECODER_LENGTH = 0
+# Learned keys and values that every attention of the encoder gets
+_C.PROMPT.ENCODER_LENGTH = 0
 
 # --------------------------------------------------------------------------------------------- pre-training
 # TRAIN.MODE pretrain: HAP (Yuan et al. 2023, arXiv:2310.20695) on person crops without labels; AdamW by default

@@ -229,18 +229,26 @@ def train_loader(dataset: Shareable, sampler: SlotSampler, collate_fn: Collate, 
         collate_fn: ``partial(collate, task, pad_multiple=...)`` with the task's arguments.
         num_workers: processes that read; 0 reads in this one.  The batches do not depend on it.
     """
-    return _loader(dataset, sampler, collate_fn, num_workers)
+    return _loader(dataset, sampler, collate_fn, num_workers, keep_workers=True)
 
 
 def evaluation_loader(
     dataset: Shareable, sampler: EvaluationSampler, collate_fn: Collate, num_workers: int
 ) -> DataLoader[Any]:
-    """Loads this process's share of an evaluation; arguments as in ``train_loader``."""
-    return _loader(dataset, sampler, collate_fn, num_workers)
+    """Loads this process's share of an evaluation; arguments as in ``train_loader``.
+
+    Its workers end with the last batch: a process may evaluate many datasets in turn.
+    """
+    return _loader(dataset, sampler, collate_fn, num_workers, keep_workers=False)
 
 
 def _loader(
-    dataset: Shareable, sampler: SlotSampler | EvaluationSampler, collate_fn: Collate, num_workers: int
+    dataset: Shareable,
+    sampler: SlotSampler | EvaluationSampler,
+    collate_fn: Collate,
+    num_workers: int,
+    *,
+    keep_workers: bool,
 ) -> DataLoader[Any]:
     return DataLoader(
         cast("TorchDataset[Any]", dataset.share() if num_workers else dataset),
@@ -248,7 +256,7 @@ def _loader(
         collate_fn=collate_fn,
         num_workers=num_workers,
         multiprocessing_context=_worker_context() if num_workers else None,
-        persistent_workers=num_workers > 0,
+        persistent_workers=keep_workers and num_workers > 0,
         worker_init_fn=_prepare_worker,
         pin_memory=torch.cuda.is_available(),
     )

@@ -149,7 +149,8 @@ def with_detector_boxes(dataset: Dataset, results: str | Path, threshold: float 
     """The images of a pose dataset with a detector's boxes in place of the labelled people.
 
     Boxes (x, y, w, h) become (x, y, x + w, y + h) as they are, without clipping (HRNet, mmpose).  No keypoint is
-    labelled; ``Record.id`` is ``<image_id>_<position in the file>``.
+    labelled; ``Record.id`` is ``<image_id>_<position in the file>``.  All images of the dataset are evaluated
+    (``Dataset.image_ids``), also those in which the detector found nobody.
 
     Args:
         dataset: a dataset of this module; its images, with and without people, are the ones looked at.
@@ -158,10 +159,16 @@ def with_detector_boxes(dataset: Dataset, results: str | Path, threshold: float 
 
     Raises:
         FileNotFoundError: no such file, or no box left.
-        ValueError: not the results format, or a dataset whose images are not known.
+        ValueError: not the results format, or a dataset whose images are not known or that has no annotation file to
+            compare with.
     """
     if not isinstance(dataset.records, PeopleRecords):
         raise ValueError(f"{dataset.name} is no dataset of people in images; its kind is {dataset.kind}")
+    if not dataset.annotation:
+        raise ValueError(
+            f"{dataset.name} cannot be evaluated with a detector's boxes: its truth is the labels of the very people "
+            "whom they would replace; leave its boxes as they are"
+        )
     images = dataset.records.images
     results = Path(results)
     entries = read_json(results, "Detector boxes")
@@ -193,7 +200,12 @@ def with_detector_boxes(dataset: Dataset, results: str | Path, threshold: float 
         raise MissingDataError(results, "Detector boxes", f"the file has no box for {dataset.name}")
     points = np.broadcast_to(np.float32(0), (len(rows), len(dataset.classes), 3))
     records = PeopleRecords(images, np.array(rows), np.array(ids), points, np.array(boxes), scores=np.array(scores))
-    return replace(dataset, records=records, skipped=log_skipped(f"{dataset.name} with detector boxes", skipped))
+    return replace(
+        dataset,
+        records=records,
+        image_ids=tuple(images.ids.tolist()),
+        skipped=log_skipped(f"{dataset.name} with detector boxes", skipped),
+    )
 
 
 AIC_FOLDERS = {

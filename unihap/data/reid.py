@@ -14,6 +14,8 @@ MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "b
 MARKET_NAME = re.compile(r"(-?\d+)_c(\d+)")  # 0002_c1s1_000451_03.jpg: person 2, camera 1
 JUNK = -1  # boxes that show no whole person: they count neither for nor against a ranking
 MSMT17_NAME = re.compile(r"\d+_\d+_(\d+)_")  # 0000/0000_000_01_0303morning_0015_0.jpg: camera 1
+SENSEREID_FOLDERS = {"query": "test_probe", "gallery": "test_gallery"}
+SENSEREID_NAME = re.compile(r"(\d+)_(\d+)$")  # 00001_00.jpg: person 1, camera 0
 PRCC_CAMERAS = "ABC"  # cameras 1, 2 and 3
 PRCC_NAME = re.compile(f"[{PRCC_CAMERAS}](?=_)")  # A_cropped_rgb001.jpg: camera A
 SPLITS = ("train", "query", "gallery", "test")
@@ -108,6 +110,33 @@ def msmt17(root: Path, split: str, folder: str = "MSMT17_V1") -> Dataset:
     return Dataset(f"msmt17_{split}", "reid", records)
 
 
+def sensereid(root: Path, split: str, folder: str = "SenseReID") -> Dataset:
+    """SenseReID (Zhao et al. 2017, Spindle Net), which is for testing alone.
+
+    Args:
+        root: datasets root.
+        split: query | gallery | test (query and gallery).
+        folder: folder under ``root``.
+
+    Raises:
+        FileNotFoundError: missing or empty folder.
+        ValueError: a file name that tells no person and camera.
+    """
+    records = []
+    for role in roles_of(split):
+        images = root / folder / SENSEREID_FOLDERS[role]
+        for file in image_names(images, "SenseReID"):
+            match = SENSEREID_NAME.match(Path(file).stem)
+            if match is None:
+                raise ValueError(
+                    f"{images / file}: expected a name like 00001_00.jpg (person 1, camera 0); "
+                    "rename the file or take it out of the folder"
+                )
+            label = ReIDLabel(int(match[1]), int(match[2]), role)
+            records.append(Record(f"{role}/{Path(file).stem}", str(images / file), label))
+    return Dataset(f"sensereid_{split}", "reid", records)
+
+
 def prcc_crops(people: Path, title: str, camera: str = "") -> Iterator[tuple[int, str, Path]]:
     """Identity, camera (A, B or C) and file of the crops in a folder with one folder a person.
 
@@ -199,6 +228,7 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
         for split in SPLITS
     },
     **{f"msmt17_{split}": partial(msmt17, split=split) for split in SPLITS},
+    **{f"sensereid_{split}": partial(sensereid, split=split) for split in ("query", "gallery", "test")},
     **{
         f"{r.start}_market1501_{split}": partial(
             market1501,

@@ -160,8 +160,9 @@ class SlotSampler(Sampler[list[tuple[int, int]]]):
 class EvaluationSampler(Sampler[list[int]]):
     """One process's share of an evaluation, for ``DataLoader(batch_sampler=...)``.
 
-    Every record is in exactly one share and none is repeated to fill up; shares differ by one record at most and
-    may be empty.  A share is a run of neighbours, so people of the same image mostly stay together.
+    The batches are those of a single process, dealt out whole: which records a batch holds, and with that how a matrix
+    product rounds, does not depend on the number of processes.  Every record is in exactly one share and none is
+    repeated to fill up; shares differ by one batch at most and may be empty.  A share is a run of neighbours.
 
     Args:
         num_records: records of the dataset.
@@ -176,13 +177,16 @@ class EvaluationSampler(Sampler[list[int]]):
     def __init__(self, num_records: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         if batch_size < 1 or not 0 <= rank < world_size:
             raise ValueError(f"cannot give process {rank} of {world_size} batches of {batch_size}")
-        self.share = range(num_records * rank // world_size, num_records * (rank + 1) // world_size)
+        num_batches = -(-num_records // batch_size)
+        self.batches = range(num_batches * rank // world_size, num_batches * (rank + 1) // world_size)
+        self.num_records = num_records
         self.batch_size = batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yields batches of record numbers, in order."""
-        for start in range(0, len(self.share), self.batch_size):
-            yield list(self.share[start : start + self.batch_size])
+        for number in self.batches:
+            start = number * self.batch_size
+            yield list(range(start, min(start + self.batch_size, self.num_records)))
 
     def __len__(self) -> int:
-        return -(-len(self.share) // self.batch_size)
+        return len(self.batches)

@@ -8,44 +8,23 @@ whole, whatever killed the run.  The card also travels inside the safetensors he
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unihap import __version__
+from unihap.checkpoints.card import architecture_of, spec_from_json
+from unihap.checkpoints.card import base_card as base_card
+from unihap.checkpoints.card import spec_to_json as spec_to_json
 from unihap.checkpoints.files import WEIGHTS, read_weights, save_weights
 from unihap.checkpoints.files import write_atomically as write_atomically
-from unihap.models.unihap import Architecture, UniHAP
-from unihap.structures import Supervision, TaskSpec, Unit
+from unihap.checkpoints.prompts import refuse_prompt
+from unihap.models.unihap import UniHAP
 
 STATE = "training_state.pth"
+BRANCHES = "shared.branches."  # decoders by kind of task
 CRITERION = ".criterion."  # private weights that only training needs
-
-
-def spec_to_json(spec: TaskSpec) -> dict[str, Any]:
-    """A task's specification as plain values."""
-    return {
-        "num_queries": spec.num_queries,
-        "units": sorted(unit.value for unit in spec.units),
-        "supervision": spec.supervision.value,
-        "num_anchors": spec.num_anchors,
-        "feature_norm": spec.feature_norm,
-    }
-
-
-def spec_from_json(name: str, values: Mapping[str, Any]) -> TaskSpec:
-    """The inverse of ``spec_to_json``."""
-    return TaskSpec(
-        name,
-        values["num_queries"],
-        frozenset(Unit(unit) for unit in values["units"]),
-        Supervision(values["supervision"]),
-        values["num_anchors"],
-        values["feature_norm"],
-    )
 
 
 def load_into(model: UniHAP, weights: Mapping[str, Tensor], source: str, *, partial: bool = False) -> list[str]:
@@ -56,7 +35,7 @@ def load_into(model: UniHAP, weights: Mapping[str, Tensor], source: str, *, part
         weights: by full name; weights that only training needs are left to the criterion.
         source: where they come from, for messages.
         partial: accept weights that leave some of the model's at their values (an encoder, or fewer tasks), and
-            weights of tasks that the model does not have.
+            weights of tasks (and of kinds of task) that the model does not have.
 
     Returns:
         Names that the model has and ``weights`` lacks.
@@ -68,7 +47,12 @@ def load_into(model: UniHAP, weights: Mapping[str, Tensor], source: str, *, part
     theirs = {name: value for name, value in weights.items() if CRITERION not in name}
     if partial:
         served = tuple(f"private.{task}." for task in model.tasks)
-        theirs = {name: v for name, v in theirs.items() if name.startswith(("shared.", *served))}
+        kinds = tuple(f"{BRANCHES}{kind}." for kind in model.shared.branches)
+        theirs = {
+            name: value
+            for name, value in theirs.items()
+            if name.startswith((*served, *kinds) if name.startswith(("private.", BRANCHES)) else "shared.")
+        }
     problems = [
         f"{name} has shape {tuple(value.shape)}, the model {tuple(mine[name].shape)}"
         for name, value in theirs.items()
@@ -82,7 +66,7 @@ def load_into(model: UniHAP, weights: Mapping[str, Tensor], source: str, *, part
         listed = "; ".join(problems[:3]) or "no weight in common"
         raise ValueError(
             f"{source} holds another architecture than this model ({len(problems)} differences: {listed}); "
-            f"check MODEL.ENCODER, MODEL.DECODER and the tasks"
+            f"check MODEL.ENCODER, MODEL.DECODER, MODEL.SHARING and the tasks"
         )
     with torch.no_grad():
         for name, value in theirs.items():
@@ -101,10 +85,12 @@ def load_model(path: str | Path) -> UniHAP:
         ValueError: not a whole model.
     """
     weights, card = read_weights(path)
+    refuse_prompt(card, path)
     if "architecture" not in card or not card.get("tasks"):
         raise ValueError(f"{path} is not a whole model (its card names no tasks); load it through MODEL.WEIGHTS")
     specs = [spec_from_json(name, values["spec"]) for name, values in card["tasks"].items()]
-    model = architecture_of(card).make(specs)
+    kinds = {name: values["kind"] for name, values in card["tasks"].items() if "kind" in values}
+    model = architecture_of(card).make(specs, kinds)
     load_into(model, weights, str(path))
     return model.eval()
 
@@ -172,14 +158,3 @@ class Checkpoints:
         weights, _ = read_weights(found[-1])
         state = torch.load(found[-1] / STATE, map_location="cpu", weights_only=True)
         return found[-1], weights, state
-
-
-def architecture_of(card: Mapping[str, Any]) -> Architecture:
-    """The architecture a card describes."""
-    values = dict(card["architecture"])
-    return Architecture(**{**values, "position_grid": tuple(values["position_grid"])})
-
-
-def base_card(architecture: Architecture, tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The part of a card that says what the weights are."""
-    return {"format": 1, "unihap": __version__, "architecture": asdict(architecture), "tasks": dict(tasks)}

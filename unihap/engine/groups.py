@@ -165,9 +165,15 @@ class Groups:
         # A task leaves the units it does not open unused, and each task others: DDP has to look.
         return self._wrap(module, None, self.num_processes, find_unused=True)
 
-    def wrap_private(self, module: nn.Module, task: str) -> nn.Module:
-        """Sums the gradients of ``module`` over the processes of ``task``."""
-        return self._wrap(module, self._task_group[task], len(self.task_processes[task]), find_unused=False)
+    def wrap_private(self, module: nn.Module, task: str, *, find_unused: bool = False) -> nn.Module:
+        """Sums the gradients of ``module`` over the processes of ``task``.
+
+        Args:
+            module: what the task owns.
+            task: its name.
+            find_unused: ``module`` leaves weights without gradient, as the closed units of an interpreter of its own.
+        """
+        return self._wrap(module, self._task_group[task], len(self.task_processes[task]), find_unused=find_unused)
 
     def _wrap(self, module: nn.Module, group: dist.ProcessGroup | None, size: int, *, find_unused: bool) -> nn.Module:
         if size == 1 or not any(p.requires_grad for p in module.parameters()):

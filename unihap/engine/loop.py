@@ -52,7 +52,7 @@ class Objective(Protocol):
     def modules(self, task: str) -> tuple[nn.Module, nn.Module]:
         """The wrapped modules whose gradients meet once an iteration, and once a task."""
 
-    def prepare(self, work: Work) -> None:
+    def prepare(self, iteration: int, work: Work) -> None:
         """Looks at all batches of an iteration before the first of them is used."""
 
     def terms(self, task: str, batch: Any) -> dict[str, Tensor]:
@@ -150,7 +150,7 @@ def train(run: Run) -> None:
 def _step(run: Run, iteration: int, work: Work) -> list[tuple[str, dict[str, float]]]:
     """One iteration: the gradients of all slots, then one step of the optimiser; returns what is logged by task."""
     objective = run.objective
-    objective.prepare(work)
+    objective.prepare(iteration, work)
     finished = []
     for number, (plan, slot, batch) in enumerate(work):
         last_of_all = number == len(work) - 1

@@ -12,6 +12,7 @@ from fvcore.common.param_scheduler import (
 from timm.optim import AdafactorBigVision, Muon
 from torch import nn
 
+from unihap.engine.parts import part_of
 from unihap.lookup import lookup
 from unihap.models.encoder import Encoder
 
@@ -20,7 +21,15 @@ ENCODER = "shared.encoder."
 HIDDEN = ("blocks.", "layers.", "to_kernel.", "decoder.project.")
 MUON_REST = 0.3  # AdamW's rate beside Muon's
 # Learned tables that are matrices but no maps: decay would pull positions and queries to zero for nothing.
-NO_DECAY = ("position.table", "decoder.level", ".content", ".position", ".anchor")
+NO_DECAY = (
+    "position.table",
+    "decoder.level",
+    ".content",
+    ".position",
+    ".anchor",
+    ".prompts.decoder",
+    ".prompts.encoder",
+)
 
 
 def layer_scale(name: str, encoder: Encoder, decay: float, rule: str) -> float:
@@ -52,6 +61,7 @@ def parameter_groups(
     weight_decay: float,
     layer_decay: float,
     layer_decay_rule: str = "corrected",
+    part_scale: Mapping[str, float] | None = None,
 ) -> list[dict[str, object]]:
     """Trainable parameters by learning-rate scale and weight decay.
 
@@ -63,6 +73,7 @@ def parameter_groups(
         weight_decay: of the parameters that decay.
         layer_decay: see ``layer_scale``.
         layer_decay_rule: see ``layer_scale``.
+        part_scale: learning-rate multiplier of every part of a model (``unihap.engine.parts``), on top of it.
 
     Returns:
         Groups with ``params``, ``names``, ``lr_scale`` and ``weight_decay``.
@@ -74,7 +85,7 @@ def parameter_groups(
         decays = parameter.ndim > 1 and not name.endswith(NO_DECAY)
         if layer_decay_rule == "release" and name == "shared.interpreter.upsample.1.weight":
             decays = True  # the release does not recognise its hand-written norm as one
-        scale = layer_scale(name, encoder, layer_decay, layer_decay_rule)
+        scale = layer_scale(name, encoder, layer_decay, layer_decay_rule) * (part_scale or {}).get(part_of(name), 1.0)
         key = (scale, weight_decay if decays else 0.0)
         group = groups.setdefault(key, {"params": [], "names": [], "lr_scale": key[0], "weight_decay": key[1]})
         for entry, value in (("params", parameter), ("names", name)):

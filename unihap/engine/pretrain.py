@@ -77,7 +77,7 @@ class PretrainObjective:
         """The model, twice: all its weights meet at the same time."""
         return self._wrapped, self._wrapped
 
-    def prepare(self, work: Work) -> None:
+    def prepare(self, iteration: int, work: Work) -> None:
         """Nothing: a loss is a mean over its own batch."""
 
     def terms(self, task: str, batch: PretrainBatch) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unihap.engine.groups import Groups, gather
 from unihap.engine.loop import Parameters, Work, term_values
+from unihap.engine.parts import SHARED_PARTS, freeze, release, set_modes
 from unihap.models.private import Private
 from unihap.models.unihap import UniHAP, task_forward
 from unihap.structures import Batch
@@ -60,6 +61,8 @@ class JointObjective:
         autocast: see ``TaskLoss``.
         checkpoint_activations: tasks that recompute activations.
         log_layers: log the terms of every supervised layer as well.
+        freeze_iterations: the shared weights have no gradients before this iteration.
+        private_alone: checkpoints leave the shared weights out, which did not change.
     """
 
     model: UniHAP
@@ -69,8 +72,11 @@ class JointObjective:
     autocast: torch.dtype | None
     checkpoint_activations: frozenset[str]
     log_layers: bool
+    freeze_iterations: int = 0
+    private_alone: bool = False
     rate_key: str = "SOLVER.BASE_LR"
     _shared: nn.Module = field(init=False)
+    _frozen: list[nn.Parameter] = field(init=False)
     _losses: dict[str, nn.Module] = field(init=False)
     _groups: Groups = field(init=False)
     _num_items: dict[str, float] = field(init=False)
@@ -82,26 +88,36 @@ class JointObjective:
 
     def start(self, groups: Groups) -> None:
         """Wraps the shared weights for all processes and the private ones of each task for its own."""
-        self.model.train()
         self._groups = groups
-        self._shared = groups.wrap_shared(self.model.shared)
+        self._frozen = freeze(self.model, SHARED_PARTS) if self.freeze_iterations else []
+        self._wrap_shared()
         self._losses = {
             task: groups.wrap_private(
                 TaskLoss(_private(self.model, task), criterion, self.autocast, task in self.checkpoint_activations),
                 task,
+                find_unused=_private(self.model, task).interpreter is not None,
             )
             for task, criterion in self.criteria.items()
         }
+
+    def _wrap_shared(self) -> None:
+        set_modes(self.model)
+        self._shared = self._groups.wrap_shared(self.model.shared)
 
     def modules(self, task: str) -> tuple[nn.Module, nn.Module]:
         """The shared weights and the task's private ones."""
         return self._shared, self._losses[task]
 
-    def prepare(self, work: Work) -> None:
+    def prepare(self, iteration: int, work: Work) -> None:
         """People or masks per batch, averaged over all slots of a task; at least one, so that empty batches are fine.
 
+        Weights that were frozen until now are released first, in all processes at the same iteration.
         All slots of all processes take part, because each must divide by the same number.
         """
+        if self._frozen and iteration >= self.freeze_iterations:
+            release(self._frozen)
+            self._frozen = []
+            self._wrap_shared()
         counts: dict[str, float] = {}
         for plan, _, batch in work:
             counts[plan.task] = counts.get(plan.task, 0.0) + self.tasks[plan.task].count_items(batch.target)
@@ -155,7 +171,8 @@ class JointObjective:
         gathered: list[dict[str, Any]] | None = gather(mine)
         if gathered is None:
             return None
-        weights = dict(self.model.state_dict())
+        saved = tuple(f"private.{task}." for task in self.tasks) if self.private_alone else ("",)
+        weights = {name: value for name, value in self.model.state_dict().items() if name.startswith(saved)}
         state = {name: value for name, value in optimizer.items() if name.startswith("shared.")}
         for part in gathered:
             for task, (criterion, private) in part.items():

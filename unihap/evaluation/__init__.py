@@ -5,7 +5,11 @@ An evaluator is a module with three functions and a name:
     row(result, record, dataset) -> dict          what a summary needs of one result, made in any process
     summary(rows, dataset) -> dict[str, float]    the dataset's metrics, computed once
     chance(dataset) -> dict[str, float]           the main metric of a guess that sees no pixel
+    scores(rows, dataset) -> list                 how good each row is by itself, 0-100 or None; higher is better
+    conventions(dataset) -> dict                  the choices that the metrics depend on, as plain values
     MAIN_METRIC                                   the number to compare by, a key of the summary
+
+``scores`` takes the rows of some records once each, in their order, and answers in the same order.
 
 Metrics are percentages unless their docstring says otherwise.
 """

@@ -5,6 +5,7 @@ Definitions of Li et al. 2016 (RAP, arXiv:1603.07054), section IV-C, computed as
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +13,10 @@ from unihap.evaluation.checks import finite, integers, paired_rows, same_shape
 from unihap.structures import AttributesLabel, Dataset, Record
 
 MAIN_METRIC = "mA"
+THRESHOLD = 0.5
 
 
-def attribute_metrics(labels: np.ndarray, probabilities: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
+def attribute_metrics(labels: np.ndarray, probabilities: np.ndarray, threshold: float = THRESHOLD) -> dict[str, float]:
     """How well thresholded probabilities agree with the labels.
 
     An attribute is predicted when its probability is above the threshold.  Unknown labels (-1) are left out of every
@@ -77,6 +79,26 @@ def summary(rows: list[dict], dataset: Dataset) -> dict[str, float]:
     pairs = paired_rows(rows, dataset)
     labels = _labels([record for record, _ in pairs])
     return attribute_metrics(labels, np.array([row["probability"] for _, row in pairs]))
+
+
+def scores(rows: list[dict], dataset: Dataset) -> list[float | None]:
+    """Percentage of a person's known attributes that are predicted right; ``None`` where none is known."""
+    pairs = paired_rows(rows, dataset)
+    labels = _labels([record for record, _ in pairs])
+    known = labels >= 0
+    chosen = np.array([row["probability"] for _, row in pairs]) > THRESHOLD
+    right = ((chosen == (labels == 1)) & known).sum(axis=1)
+    return [100 * int(r) / int(k) if k else None for r, k in zip(right, known.sum(axis=1), strict=True)]
+
+
+def conventions(dataset: Dataset) -> dict[str, Any]:
+    """See ``unihap.evaluation``."""
+    return {
+        "metrics": "mA, mean over attributes; accuracy, precision, recall, means over people; F1 of the two means",
+        "threshold": THRESHOLD,
+        "unknown_labels": "left out",
+        "score": "attributes predicted right, %",
+    }
 
 
 def chance(dataset: Dataset) -> dict[str, float]:

@@ -5,6 +5,7 @@ arXiv:2003.09163, section 4.1); MR-2 after Dollar et al. 2012, TPAMI, section 3.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.integrate import trapezoid
@@ -112,18 +113,44 @@ def row(result: dict, record: Record, dataset: Dataset, threshold: float = 0.05)
 def summary(rows: list[dict], dataset: Dataset) -> dict[str, float]:
     """``crowd_metrics_of`` the rows against the boxes of all the dataset's records; without a row nobody was found."""
     pairs = paired_rows(rows, dataset)
-    truth = []
-    for record in dataset.records:
-        assert isinstance(record.label, DetectionLabel)
-        boxes: list[dict] = [{"tag": "person", "fbox": box} for box in _xywh(record.label.boxes)]
-        boxes += [{"tag": "mask", "fbox": box, "extra": {"ignore": 1}} for box in _xywh(record.label.ignore)]
-        truth.append({"ID": record.id, "gtboxes": boxes})
-    return crowd_metrics_of(truth, [row for _, row in pairs])
+    return crowd_metrics_of([_truth(record) for record in dataset.records], [row for _, row in pairs])
+
+
+def scores(rows: list[dict], dataset: Dataset) -> list[float | None]:
+    """Jaccard index of each image, percent, mean over the score thresholds 0.1-0.9.
+
+    ``None`` where nobody is and nobody was found outside ignored regions; who is found where nobody is scores 0.
+    """
+    pairs = paired_rows(rows, dataset)
+    found: list[float | None] = []
+    for image in scenes([_truth(record) for record, _ in pairs], [row for _, row in pairs]):
+        empty = not image.iou.shape[1] and not ((image.scores >= SCORES[0]) & ~image.covered).any()
+        found.append(None if empty else 100 * float(np.mean(_jaccard_ratios(image))))
+    return found
+
+
+def conventions(dataset: Dataset, threshold: float = 0.05) -> dict[str, Any]:
+    """See ``unihap.evaluation``; ``threshold`` as in ``row``."""
+    return {
+        "metrics": "AP, JI, recall and MR-2 as CrowdHuman's tools define them, over all images",
+        "iou": IOU,
+        "lowest_score": threshold,
+        "suppression": None,
+        "score": "Jaccard index of the image, mean over score thresholds 0.1-0.9, %",
+    }
 
 
 def chance(dataset: Dataset) -> dict[str, float]:
     """AP of a detector that sees nothing: 0, whatever the dataset."""
     return {MAIN_METRIC: 0.0}
+
+
+def _truth(record: Record) -> dict:
+    """CrowdHuman's annotation of one image."""
+    assert isinstance(record.label, DetectionLabel)
+    boxes: list[dict] = [{"tag": "person", "fbox": box} for box in _xywh(record.label.boxes)]
+    boxes += [{"tag": "mask", "fbox": box, "extra": {"ignore": 1}} for box in _xywh(record.label.ignore)]
+    return {"ID": record.id, "gtboxes": boxes}
 
 
 def _xywh(boxes: np.ndarray) -> list[list[float]]:

@@ -9,6 +9,25 @@ COCO_SIGMAS = tuple(
 )
 
 
+def keypoint_similarity(
+    predicted: np.ndarray, truth: np.ndarray, labelled: np.ndarray, area: float, sigmas: np.ndarray
+) -> float:
+    """COCO's similarity of a pose and the truth: exp(-d^2 / (2 area (2 sigma)^2)), mean over labelled keypoints.
+
+    Args:
+        predicted: (K, 2).
+        truth: (K, 2), in the same frame.
+        labelled: (K,) bool, true somewhere.
+        area: of the person, square pixels.
+        sigmas: (K,).
+
+    Returns:
+        Within 0-1.
+    """
+    distance2 = ((predicted - truth).astype(np.float64) ** 2).sum(axis=-1)
+    return float(np.exp(-distance2 / (2 * (area + np.spacing(1)) * (2 * sigmas) ** 2))[labelled].mean())
+
+
 def pose_similarity(
     keypoints: np.ndarray, others: np.ndarray, area: float, other_areas: np.ndarray, sigmas: np.ndarray
 ) -> np.ndarray:

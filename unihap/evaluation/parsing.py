@@ -3,6 +3,8 @@
 Definitions of Long et al. 2015 (arXiv:1411.4038), section 5; which classes enter the means follows detectron2.
 """
 
+from typing import Any
+
 import numpy as np
 
 from unihap.evaluation.checks import defined, integers, paired_rows, same_shape
@@ -94,15 +96,31 @@ def summary(rows: list[dict], dataset: Dataset) -> dict[str, float]:
 
     Records without a row are left out, and so are classes that do not occur in the truth.
     """
-    num_classes = len(dataset.classes)
-    table = np.zeros(num_classes**2, dtype=np.int64)
-    for _, row in paired_rows(rows, dataset):
-        table[row["cells"]] += np.array(row["counts"], dtype=np.int64)
-    metrics = segmentation_metrics(table.reshape(num_classes, num_classes))
+    metrics = segmentation_metrics(_table([row for _, row in paired_rows(rows, dataset)], len(dataset.classes)))
     by_class = metrics.pop("IoU")
     assert isinstance(by_class, list)
     flat = {name: value for name, value in metrics.items() if isinstance(value, float)}
     return defined(flat | {f"IoU/{name}": iou for name, iou in zip(dataset.classes, by_class, strict=True)})
+
+
+def scores(rows: list[dict], dataset: Dataset) -> list[float | None]:
+    """The mIoU of each image, over the classes that occur in its truth; ``None`` where every pixel is ignored."""
+    tables = [_table([row], len(dataset.classes)) for _, row in paired_rows(rows, dataset)]
+    found: list[float | None] = []
+    for table in tables:
+        mean = segmentation_metrics(table)["mIoU"] if table.any() else None
+        assert not isinstance(mean, list)
+        found.append(mean)
+    return found
+
+
+def conventions(dataset: Dataset) -> dict[str, Any]:
+    """See ``unihap.evaluation``."""
+    return {
+        "metrics": "of one confusion table of all pixels of all images; means over the classes in the truth",
+        "ignored_value": 255,
+        "score": "mIoU of the image, %",
+    }
 
 
 def chance(dataset: Dataset) -> dict[str, float]:
@@ -114,6 +132,14 @@ def chance(dataset: Dataset) -> dict[str, float]:
     if not counts.any():
         raise ValueError(f"{dataset.name} has no pixel with a class")
     return {MAIN_METRIC: 100 * float(counts[0] / counts.sum() / np.count_nonzero(counts))}
+
+
+def _table(rows: list[dict], num_classes: int) -> np.ndarray:
+    """(C, C) confusion counts of some rows together."""
+    table = np.zeros(num_classes**2, dtype=np.int64)
+    for row in rows:
+        table[row["cells"]] += np.array(row["counts"], dtype=np.int64)
+    return table.reshape(num_classes, num_classes)
 
 
 def _truth(record: Record, dataset: Dataset) -> np.ndarray:

@@ -1,11 +1,13 @@
 """Evaluation of 2D pose: from decoded people to keypoint AP, PCKh or end point error."""
 
 from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 
 from unihap.evaluation.checks import defined, paired_rows
-from unihap.evaluation.oks import oks_nms
+from unihap.evaluation.oks import COCO_SIGMAS, keypoint_similarity, oks_nms
 from unihap.evaluation.pose_metrics import BOX_TO_BODY, end_point_error, keypoint_ap, pck, pckh
 from unihap.structures import Dataset, PoseLabel, Record
 
@@ -13,11 +15,13 @@ __all__ = [
     "MAIN_METRIC",
     "MAIN_METRICS",
     "chance",
+    "conventions",
     "end_point_error",
     "keypoint_ap",
     "pck",
     "pckh",
     "row",
+    "scores",
     "summary",
 ]
 
@@ -71,8 +75,9 @@ def summary(rows: list[dict], dataset: Dataset) -> dict[str, float]:
     """The dataset's metric (``Dataset.metric``) of all rows.
 
     ``keypoint_ap``: repeated poses of an image are dropped (OKS above 0.9), the rest is compared with
-    ``Dataset.annotation`` (or, if the dataset has none, with the records' labels) on the images of the records; with
-    it comes ``PCK@0.2`` of the torso's diameter, of everybody who has a row, where the dataset labels a torso.
+    ``Dataset.annotation`` (or, if the dataset has none, with the records' labels) on the images of the records (or
+    ``Dataset.image_ids``, where a detector's boxes may have left out an image); with it comes ``PCK@0.2`` of the
+    torso's diameter, of everybody who has a row, where the dataset labels a torso.
     ``pckh`` and ``end_point_error`` (called ``EPE``, pixels): every person against the record's label; records without
     a row are left out, where they count as missed people in AP.
     A metric without a value (e.g. APM without people of medium size) is left out.
@@ -82,7 +87,7 @@ def summary(rows: list[dict], dataset: Dataset) -> dict[str, float]:
     """
     pairs = paired_rows(rows, dataset)
     if dataset.metric == "keypoint_ap":
-        images = sorted({label.image_id for label in _labels(dataset.records)})
+        images = sorted(dataset.image_ids or {label.image_id for label in _labels(dataset.records)})
         truth = dataset.annotation or _annotation_of(dataset)
         kept = _without_repeats([row for _, row in pairs], dataset)
         metrics = keypoint_ap(truth, kept, dataset.sigmas or None, dataset.use_area, images)
@@ -96,6 +101,40 @@ def summary(rows: list[dict], dataset: Dataset) -> dict[str, float]:
     if dataset.metric == "end_point_error":
         return {"EPE": end_point_error(predicted[..., :2], true[..., :2], true[..., 2])}
     raise ValueError(f"{dataset.name} asks for the metric {dataset.metric!r} (known: {', '.join(MAIN_METRICS)})")
+
+
+def scores(rows: list[dict], dataset: Dataset) -> list[float | None]:
+    """OKS of each person, percent, whatever the dataset's metric; ``None`` for who has no labelled keypoint.
+
+    People without a labelled area, or with ``use_area`` off, have that of a body in their box.
+    """
+    sigmas = np.array(dataset.sigmas or COCO_SIGMAS, dtype=np.float64)
+    found: list[float | None] = []
+    for record, row in paired_rows(rows, dataset):
+        (label,) = _labels([record])
+        labelled = label.keypoints[:, 2] > 0
+        if not labelled.any():
+            found.append(None)
+            continue
+        width, height = (label.box[2:] - label.box[:2]).tolist()
+        area = (dataset.use_area and label.area) or width * height * BOX_TO_BODY
+        predicted = np.reshape(row["keypoints"], (-1, 3))[:, :2]
+        found.append(100 * keypoint_similarity(predicted, label.keypoints[:, :2], labelled, area, sigmas))
+    return found
+
+
+def conventions(dataset: Dataset, rescore: str = "fixed") -> dict[str, Any]:
+    """See ``unihap.evaluation``; ``rescore`` as in ``row``."""
+    if dataset.metric != "keypoint_ap":
+        return {"metrics": MAIN_METRICS[dataset.metric], "score": "OKS of the person, %"}
+    return {
+        "metrics": f"COCOeval of pycocotools {version('pycocotools')}, on all images of the split; {PCK} of the torso",
+        "truth": "annotation file" if dataset.annotation else "labels of the records",
+        "area": "labelled" if dataset.use_area else f"{BOX_TO_BODY} x box",
+        "suppression": f"OKS above {NMS_THRESHOLD}",
+        "rescore": rescore,
+        "score": "OKS of the person, %",
+    }
 
 
 def chance(dataset: Dataset) -> dict[str, float]:

@@ -3,8 +3,9 @@
 mINP is Ye et al. 2021, arXiv:2001.04193, Eq. 2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -13,11 +14,13 @@ from unihap.evaluation.reid_rerank import reranked_distances
 from unihap.structures import Dataset, Record, ReIDLabel
 
 MAIN_METRIC = "mAP"
+NEIGHBOURS = 4
 
 # Cosines are compared in steps of 2**-33 (1.2e-10).  A float64 dot product of unit vectors is good to about 1e-15 and
 # its last bits depend on how the BLAS cuts the matrix, so that without steps two copies of one image could be ordered
 # by chance; a power of two scales without rounding.
 STEPS = 2.0**33
+K1, K2, DISTANCE_WEIGHT = 50, 15, 0.3  # UniHCP's re-ranking; Zhong et al. 2017 use 20, 6, 0.3
 CHUNK = 256  # queries whose distances are held at once: 33 MB for the gallery of Market-1501
 
 
@@ -30,9 +33,9 @@ def ranking_metrics(
     gallery_cameras: np.ndarray,
     rerank: bool = False,
     *,
-    k1: int = 50,
-    k2: int = 15,
-    distance_weight: float = 0.3,
+    k1: int = K1,
+    k2: int = K2,
+    distance_weight: float = DISTANCE_WEIGHT,
 ) -> dict[str, float]:
     """Mean average precision, mean inverse negative penalty and cumulative matching rates.
 
@@ -49,8 +52,8 @@ def ranking_metrics(
         gallery_ids: (Ng,).
         gallery_cameras: (Ng,).
         rerank: order by k-reciprocal re-ranked distances instead, see ``reranked_distances``.
-        k1: neighbours in the reciprocal sets; UniHCP's value (Zhong et al. 2017 use 20).
-        k2: neighbours in the local query expansion; UniHCP's value (Zhong et al. 2017 use 6).
+        k1: neighbours in the reciprocal sets.
+        k2: neighbours in the local query expansion.
         distance_weight: lambda, the share of the original distance.
 
     Returns:
@@ -58,6 +61,44 @@ def ranking_metrics(
 
     Raises:
         ValueError: shapes that do not fit, NaN, an empty set, a feature of length 0, or no query with a true match.
+    """
+    judged = judge_queries(
+        *(query_features, query_ids, query_cameras),
+        *(gallery_features, gallery_ids, gallery_cameras),
+        rerank,
+        k1=k1,
+        k2=k2,
+        distance_weight=distance_weight,
+    )
+    precision, penalty, first = judged[:, ~np.isnan(judged[0])]
+    if not len(first):
+        raise ValueError(
+            f"no query has a true match: none of the {judged.shape[1]} queries has a gallery image of its identity "
+            "from another camera"
+        )
+    metrics = {"mAP": np.mean(precision), "mINP": np.mean(penalty)}
+    metrics |= {f"rank{k}": np.mean(first <= k) for k in (1, 5, 10)}
+    return {name: 100 * float(value) for name, value in metrics.items()}
+
+
+def judge_queries(
+    query_features: np.ndarray,
+    query_ids: np.ndarray,
+    query_cameras: np.ndarray,
+    gallery_features: np.ndarray,
+    gallery_ids: np.ndarray,
+    gallery_cameras: np.ndarray,
+    rerank: bool = False,
+    *,
+    k1: int = K1,
+    k2: int = K2,
+    distance_weight: float = DISTANCE_WEIGHT,
+) -> np.ndarray:
+    """What ``ranking_metrics`` takes the mean of; same arguments and refusals, but that queries need no match.
+
+    Returns:
+        (3, Nq): average precision, inverse negative penalty (both 0-1) and rank of the first match of every query, NaN
+        for a query without a true match.
     """
     query, gallery = _unit("query features", query_features), _unit("gallery features", gallery_features)
     if query.shape[1] != gallery.shape[1]:
@@ -80,7 +121,7 @@ def ranking_metrics(
             chunk = query[start:stop] @ gallery.T
             return np.rint(chunk, out=chunk)
 
-    return _market_metrics(nearness, ids, cameras)
+    return _judge(nearness, ids, cameras)
 
 
 def row(result: dict, record: Record, dataset: Dataset) -> dict:
@@ -97,14 +138,58 @@ def summary(rows: list[dict], dataset: Dataset, rerank: bool = False) -> dict[st
     Raises:
         ValueError: rows and records that do not fit, or roles that allow no ranking.
     """
-    pairs = paired_rows(rows, dataset)
-    features = np.stack([row["feature"] for _, row in pairs])
-    query, gallery, ids, cameras = _roles(replace(dataset, records=[record for record, _ in pairs]))
+    query, gallery, ids, cameras, features = _arrays(rows, dataset)
     return ranking_metrics(
         *(features[query], ids[query], cameras[query]),
         *(features[gallery], ids[gallery], cameras[gallery]),
         rerank=rerank,
     )
+
+
+def scores(rows: list[dict], dataset: Dataset, rerank: bool = False) -> list[float | None]:
+    """Average precision of each query, percent; ``None`` for gallery images and for queries without a true match."""
+    query, gallery, ids, cameras, features = _arrays(rows, dataset)
+    precision = np.full(len(query), np.nan)
+    precision[query] = judge_queries(
+        *(features[query], ids[query], cameras[query]),
+        *(features[gallery], ids[gallery], cameras[gallery]),
+        rerank=rerank,
+    )[0]
+    return [None if np.isnan(value) else 100 * float(value) for value in precision]
+
+
+def company(chosen: Sequence[int], rows: list[dict], dataset: Dataset, number: int = NEIGHBOURS) -> list[int]:
+    """What must be seen beside some queries: the gallery images nearest to them, junk left out.
+
+    Args:
+        chosen: places of the queries in ``rows``.
+        rows: as for ``scores``.
+        dataset: its split.
+        number: gallery images for each query.
+
+    Returns:
+        Their places in ``rows``, each once, ascending.
+    """
+    _, gallery, ids, cameras, features = _arrays(rows, dataset)
+    places = np.flatnonzero(gallery)
+    candidates = features[places] / np.linalg.norm(features[places], axis=1, keepdims=True)
+    nearest: set[int] = set()
+    for q in chosen:
+        junk = (ids[places] == ids[q]) & (cameras[places] == cameras[q])
+        near = np.where(junk, -np.inf, candidates @ features[q])
+        order = np.argsort(-near, kind="stable")[:number]
+        nearest.update(places[order[~junk[order]]].tolist())
+    return sorted(nearest)
+
+
+def conventions(dataset: Dataset, rerank: bool = False) -> dict[str, Any]:
+    """See ``unihap.evaluation``; ``rerank`` as in ``summary``."""
+    return {
+        "metrics": "Market-1501's: gallery images of the query's person by the query's camera are left out",
+        "distance": "Euclidean, of features of length 1",
+        "rerank": {"k1": K1, "k2": K2, "distance_weight": DISTANCE_WEIGHT} if rerank else None,
+        "score": "average precision of the query, %",
+    }
 
 
 def chance(dataset: Dataset) -> dict[str, float]:
@@ -138,19 +223,19 @@ def _unit(name: str, features: np.ndarray) -> np.ndarray:
     return unit
 
 
-def _market_metrics(
+def _judge(
     nearness: Callable[[int, int], np.ndarray],
     ids: tuple[np.ndarray, np.ndarray],
     cameras: tuple[np.ndarray, np.ndarray],
-) -> dict[str, float]:
-    """Averages over the queries.
+) -> np.ndarray:
+    """See ``judge_queries``.
 
     Args:
         nearness: (start, stop) of the queries -> (stop - start, Ng), larger is nearer.
         ids: identities of (queries, gallery).
         cameras: cameras of (queries, gallery).
     """
-    precision, penalty, first = [], [], []
+    judged = np.full((3, len(ids[0])), np.nan)
     for start in range(0, len(ids[0]), CHUNK):
         near = nearness(start, min(start + CHUNK, len(ids[0])))
         for q, scores in enumerate(near, start):
@@ -161,17 +246,8 @@ def _market_metrics(
             scores[same[junk]] = -np.inf
             ranks = _ranks(scores, same[~junk])
             hits = np.arange(1, len(ranks) + 1)
-            precision.append(np.mean(hits / ranks))
-            penalty.append(len(ranks) / ranks[-1])
-            first.append(ranks[0])
-    if not first:
-        raise ValueError(
-            f"no query has a true match: none of the {len(ids[0])} queries has a gallery image of its identity "
-            "from another camera"
-        )
-    metrics = {"mAP": np.mean(precision), "mINP": np.mean(penalty)}
-    metrics |= {f"rank{k}": np.mean(np.array(first) <= k) for k in (1, 5, 10)}
-    return {name: 100 * float(value) for name, value in metrics.items()}
+            judged[:, q] = np.mean(hits / ranks), len(ranks) / ranks[-1], ranks[0]
+    return judged
 
 
 def _ranks(scores: np.ndarray, matches: np.ndarray) -> np.ndarray:
@@ -186,6 +262,15 @@ def _ranks(scores: np.ndarray, matches: np.ndarray) -> np.ndarray:
         tied, mine = np.flatnonzero(scores == value), wanted == value
         ranks[mine] += np.searchsorted(tied, matches[mine])
     return np.sort(ranks)
+
+
+def _arrays(rows: list[dict], dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """``_roles`` of the records that have a row, and the features of their rows."""
+    pairs = paired_rows(rows, dataset)
+    return (
+        *_roles(replace(dataset, records=[record for record, _ in pairs])),
+        np.stack([row["feature"] for _, row in pairs]),
+    )
 
 
 def _roles(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

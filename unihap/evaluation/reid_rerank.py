@@ -3,6 +3,8 @@
 import numpy as np
 from scipy import sparse
 
+# Distances are multiples of 2**-33, so that the order of equal ones is not left to how the BLAS cuts a matrix.
+STEPS = 2.0**33
 CHUNK = 256  # rows of the (N, N) distances held at once; the whole table would need 3 GB on Market-1501
 
 
@@ -59,7 +61,7 @@ def _neighbours(points: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]
     nearest = np.empty((len(points), count), dtype=np.int64)
     farthest = np.empty(len(points))
     for start in range(0, len(points), CHUNK):
-        distances = 2 - 2 * (points[start : start + CHUNK] @ points.T)
+        distances = np.rint((2 - 2 * (points[start : start + CHUNK] @ points.T)) * STEPS) / STEPS
         farthest[start : start + CHUNK] = distances.max(axis=1)
         limits = np.partition(distances, count - 1, axis=1)[:, count - 1]
         for i, (distance, limit) in enumerate(zip(distances, limits, strict=True), start):

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from unihap.models.position import sine_code, token_centres
-from unihap.models.private import Queries
+from unihap.models.prompts import prepend
+from unihap.models.queries import Queries
 
 
 class DecoderLayer(nn.Module):
@@ -33,19 +34,31 @@ class DecoderLayer(nn.Module):
                 elif "attention" in name or "proj" in name:
                     nn.init.zeros_(p)
 
-    def forward(self, queries: Tensor, query_position: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def forward(
+        self, queries: Tensor, query_position: Tensor, keys: Tensor, values: Tensor, prompts: Tensor | None = None
+    ) -> Tensor:
         """One layer.
+
+        Prompts stand in front of what the key and value projections get, not of what they give.  A square matrix of
+        full rank reaches every projected vector either way, so for frozen projections nothing is lost, and the
+        attention is PyTorch's own.
 
         Args:
             queries: (B, Q, C) content.
             query_position: (1, Q, C) or (B, Q, C).
             keys: (B, h * w, C) memory plus its position code.
             values: (B, h * w, C) memory.
+            prompts: (2, 2, P, C) by attention (cross, self) and side (keys, values), or ``None``.
         """
+        if prompts is not None:
+            keys, values = prepend(prompts[0, 0], keys), prepend(prompts[0, 1], values)
         x, _ = self.cross_attention(queries + query_position, keys, values, need_weights=False)
         queries = self.cross_norm(queries + x)
-        positioned = queries + query_position
-        x, _ = self.self_attention(positioned, positioned, queries, need_weights=False)
+        positioned = keys = queries + query_position
+        values = queries
+        if prompts is not None:
+            keys, values = prepend(prompts[1, 0], keys), prepend(prompts[1, 1], values)
+        x, _ = self.self_attention(positioned, keys, values, need_weights=False)
         queries = self.self_norm(queries + x)
         return self.feedforward_norm(queries + self.feedforward(queries))
 
@@ -104,7 +117,8 @@ class Decoder(nn.Module):
             content = content.repeat_interleave(len(queries.anchor), dim=0)
         assert position is not None
         position = position[None]
+        prompts = None if queries.prompts is None else queries.prompts.decoder
         states = [content[None].expand(len(features), -1, -1)]
-        for layer in self.layers:
-            states.append(layer(states[-1], position, keys, memory))
+        for number, layer in enumerate(self.layers):
+            states.append(layer(states[-1], position, keys, memory, None if prompts is None else prompts[number]))
         return states

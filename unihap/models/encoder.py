@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import timm
@@ -14,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unihap.lookup import did_you_mean
 from unihap.models.position import PositionTable
+from unihap.models.prompts import prompted_block
 
 # ImageNet statistics on the 0-255 scale (RGB).
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -144,18 +146,30 @@ class Encoder(nn.Module):
         grid = (x.shape[-2], x.shape[-1])
         return x.flatten(2).transpose(1, 2).contiguous() + self.position(grid), grid
 
-    def forward(self, images: Tensor, sizes: Tensor | None = None, *, checkpoint_activations: bool = False) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        sizes: Tensor | None = None,
+        *,
+        prompts: Tensor | None = None,
+        checkpoint_activations: bool = False,
+    ) -> Tensor:
         """Encodes images.
+
+        Activations are kept for the backward pass only above the first weight or prompt that trains: of a frozen
+        encoder without prompts, none.
 
         Args:
             images: (B, 3, H, W) uint8 or float, RGB 0-255; padded to whole patches if they are not.
             sizes: (B, 2) heights and widths before padding, or ``None``.
+            prompts: (L, 2, P, D) keys and values that every block attends to besides its tokens', see ``DeepPrompts``.
             checkpoint_activations: recompute each block in the backward pass instead of keeping its activations.
 
         Returns:
             (B, D, h, w) feature map (a channels-last view of the tokens).
         """
         x, grid = self.embed(images, sizes)
-        for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if checkpoint_activations else block(x)
+        for number, block in enumerate(self.blocks):
+            forward = block if prompts is None else partial(prompted_block, block, prompts=prompts[number])
+            x = checkpoint(forward, x, use_reentrant=False) if checkpoint_activations else forward(x)
         return self.norm(x).transpose(1, 2).unflatten(2, grid)

@@ -1,80 +1,65 @@
 """UniHAP: one encoder, one decoder and one interpreter for every task, and private queries for each."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
 from unihap.lookup import lookup
 from unihap.models.decoder import Decoder
 from unihap.models.encoder import Encoder
 from unihap.models.interpreter import Interpreter
-from unihap.models.private import Private, Queries
-from unihap.structures import Prediction, Supervision, TaskSpec
-
-
-class Shared(nn.Module):
-    """The weights that every task trains.
-
-    Args:
-        encoder: images to (B, D, h, w).
-        decoder: queries read the features.
-        interpreter: states become predictions.
-    """
-
-    def __init__(self, encoder: Encoder, decoder: Decoder, interpreter: Interpreter) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.decoder = decoder
-        self.interpreter = interpreter
-
-    def forward(
-        self,
-        images: Tensor,
-        sizes: Tensor | None,
-        queries: Queries,
-        spec: TaskSpec,
-        *,
-        all_layers: bool,
-        checkpoint_activations: bool = False,
-    ) -> list[Prediction]:
-        """See ``UniHAP.forward``; ``queries`` and ``spec`` are the task's."""
-        features = self.encoder(images, sizes, checkpoint_activations=checkpoint_activations)
-        return self.interpret(features, queries, spec, all_layers=all_layers)
-
-    def interpret(self, features: Tensor, queries: Queries, spec: TaskSpec, *, all_layers: bool) -> list[Prediction]:
-        """Predictions of one task from (B, D, h, w) encoder features, which several tasks may share."""
-        states = self.decoder(features, queries)
-        if not all_layers or spec.supervision is Supervision.LAST:
-            states = states[-1:]
-        elif spec.supervision is Supervision.LAYERS:
-            states = states[1:]
-        stacked = torch.stack(states, dim=1)  # (B, L, Q, C): every unit runs once for all layers
-        return self.interpreter(stacked, self.decoder.norm(stacked), features, queries.anchor, spec)
+from unihap.models.private import Private
+from unihap.models.prompts import DeepPrompts, check_blocks
+from unihap.models.readout import LinearReadout
+from unihap.models.shared import Branch, Shared
+from unihap.structures import Prediction, TaskSpec
 
 
 class UniHAP(nn.Module):
     """The model.
 
     Args:
+        architecture: what it is made of.
         shared: encoder, decoder and interpreter.
-        specs: the tasks it serves; their order is the order of ``tasks``.
+        private: of the tasks it serves; their order is the order of ``tasks``.
 
     Attributes:
+        architecture: of the tasks it was made with; a task that is added later may have prompts of its own.
         shared: weights that every task trains.
         private: ``private[task]``, weights that one task trains.
     """
 
-    def __init__(self, shared: Shared, specs: Iterable[TaskSpec]) -> None:
+    def __init__(self, architecture: "Architecture", shared: Shared, private: Iterable[Private]) -> None:
         super().__init__()
+        self.architecture = architecture
         self.shared = shared
-        self.private = nn.ModuleDict({spec.name: Private(spec, shared.decoder.width) for spec in specs})
+        self.private = nn.ModuleDict({p.spec.name: p for p in private})
 
     @property
     def tasks(self) -> list[str]:
         """Names of the tasks the model serves."""
         return list(self.private)
+
+    def make_private(
+        self, spec: TaskSpec, decoder_prompts: int = 0, encoder_prompts: int = 0, *, kind: str = ""
+    ) -> Private:
+        """Random private weights of a task that fit this model; to serve it, put them into ``private``.
+
+        Args:
+            spec: the task.
+            decoder_prompts: see ``Architecture``.
+            encoder_prompts: see ``Architecture``.
+            kind: of the task, for a model whose decoders are shared by kind.
+
+        Raises:
+            ValueError: see ``Architecture.make``.
+        """
+        architecture = replace(self.architecture, decoder_prompts=decoder_prompts, encoder_prompts=encoder_prompts)
+        private = architecture.make_private(spec, self.shared.encoder, kind)
+        if private.branch:
+            lookup(dict(self.shared.branches.items()), private.branch, f"kind of task {spec.name} in this model")
+        return private
 
     def forward(
         self, images: Tensor, task: str, sizes: Tensor | None = None, *, all_layers: bool | None = None
@@ -100,6 +85,15 @@ class UniHAP(nn.Module):
         )
 
 
+# By name: whether all tasks share the decoder, and the interpreter.
+SHARING: Mapping[str, tuple[bool, bool]] = {
+    "all": (True, True),
+    "private_interpreter": (True, False),
+    "private_decoder": (False, False),
+    "by_kind": (False, False),
+}
+
+
 @dataclass(frozen=True)
 class Architecture:
     """What must be known to make the model before its weights fit; a checkpoint's card holds it.
@@ -112,6 +106,13 @@ class Architecture:
         num_heads: of the decoder's attention.
         num_layers: of the decoder.
         feedforward: hidden width of the decoder's feed-forward networks.
+        sharing: which tasks share decoder and interpreter (UniHCP, Table 10), a key of ``SHARING``: ``all`` share both;
+            with ``private_interpreter`` and ``private_decoder`` each task has its own interpreter, or both;
+            ``by_kind`` gives both to each kind of task.  The encoder is everyone's.
+        decoder_prompts: length of each task's deep prompts in the decoder; 0 for none.
+        encoder_prompts: the same in the encoder.
+        readout: ``decoder``, or ``linear`` to probe the encoder: tasks have a ``LinearReadout`` and no queries.  The
+            decoder then stays unused in the model, so that a trained model's weights fit.
     """
 
     encoder: str = "vit_base_patch16"
@@ -121,12 +122,77 @@ class Architecture:
     num_heads: int = 8
     num_layers: int = 9
     feedforward: int = 2048
+    sharing: str = "all"
+    decoder_prompts: int = 0
+    encoder_prompts: int = 0
+    readout: str = "decoder"
 
-    def make(self, specs: Iterable[TaskSpec]) -> UniHAP:
-        """A model with random weights that serves the given tasks."""
+    def make(self, specs: Iterable[TaskSpec], kinds: Mapping[str, str] | None = None) -> UniHAP:
+        """A model with random weights that serves the given tasks.
+
+        Args:
+            specs: the tasks.
+            kinds: kind of every task by name; only sharing by kind needs it.
+
+        Raises:
+            ValueError: unknown encoder, sharing or readout, a task without a kind, a task with boxes for a linear
+                readout, or prompts where there is nothing to prompt.
+        """
+        specs, kinds = list(specs), kinds or {}
+        shares_decoder, shares_interpreter = lookup(SHARING, self.sharing, "MODEL.SHARING")
         encoder = Encoder(self.encoder, self.position_grid, self.drop_path)
-        decoder = Decoder(encoder.width, self.width, self.num_heads, self.num_layers, self.feedforward)
-        return UniHAP(Shared(encoder, decoder, Interpreter(encoder.width, self.width)), specs)
+        shared = Shared(
+            encoder,
+            self._decoder(encoder) if shares_decoder else None,
+            self._interpreter(encoder) if shares_interpreter else None,
+        )
+        if self.sharing == "by_kind":
+            for kind in dict.fromkeys(self._branch(spec, kinds.get(spec.name, "")) for spec in specs):
+                shared.branches[kind] = Branch(self._decoder(encoder), self._interpreter(encoder))
+        return UniHAP(self, shared, [self.make_private(spec, encoder, kinds.get(spec.name, "")) for spec in specs])
+
+    def make_private(self, spec: TaskSpec, encoder: Encoder, kind: str = "") -> Private:
+        """One task's random private weights; see ``make``."""
+        linear = lookup({"decoder": False, "linear": True}, self.readout, "MODEL.READOUT")
+        branch = "" if linear else self._branch(spec, kind)
+        prompts = decoder = interpreter = None
+        if linear and self.decoder_prompts:
+            raise ValueError("MODEL.READOUT linear has no decoder to prompt; set PROMPT.DECODER_LENGTH 0")
+        if self.encoder_prompts:
+            check_blocks(encoder.blocks)
+        if self.decoder_prompts or self.encoder_prompts:
+            blocks, width = len(encoder.blocks), encoder.width
+            prompts = DeepPrompts(
+                self.num_layers, self.width, self.decoder_prompts, blocks, width, self.encoder_prompts
+            )
+        if not linear and self.sharing == "private_decoder":
+            decoder = self._decoder(encoder)
+        if not linear and self.sharing in ("private_decoder", "private_interpreter"):
+            interpreter = self._interpreter(encoder)
+        readout = LinearReadout(spec, encoder.width, self.width) if linear else None
+        return Private(
+            spec,
+            self.width,
+            prompts=prompts,
+            decoder=decoder,
+            interpreter=interpreter,
+            readout=readout,
+            branch=branch,
+        )
+
+    def _decoder(self, encoder: Encoder) -> Decoder:
+        return Decoder(encoder.width, self.width, self.num_heads, self.num_layers, self.feedforward)
+
+    def _interpreter(self, encoder: Encoder) -> Interpreter:
+        return Interpreter(encoder.width, self.width)
+
+    def _branch(self, spec: TaskSpec, kind: str) -> str:
+        """The branch of a task, named after its kind."""
+        if self.sharing != "by_kind":
+            return ""
+        if not kind:
+            raise ValueError(f"MODEL.SHARING by_kind needs the kind of task {spec.name}; give it in kinds")
+        return kind
 
 
 def task_forward(
@@ -139,16 +205,11 @@ def task_forward(
     checkpoint_activations: bool = False,
 ) -> list[Prediction]:
     """The forward pass of one task, from its shared (possibly wrapped for distribution) and its private weights."""
-    predictions: Sequence[Prediction] = shared(
-        images,
-        sizes,
-        private(),
-        private.spec,
-        all_layers=all_layers,
-        checkpoint_activations=checkpoint_activations,
+    predictions: list[Prediction] = shared(
+        images, sizes, private, all_layers=all_layers, checkpoint_activations=checkpoint_activations
     )
     if private.feature_norm is not None:
         for p in predictions:
             assert p.feature is not None
             p.normed_feature = private.feature_norm(p.feature)
-    return list(predictions)
+    return predictions

@@ -3,6 +3,14 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from unihap.data.parsing_classes import (
+    ATR_CLASSES,
+    CIHP_CLASSES,
+    DEEPFASHION2_CLASSES,
+    H36M_CLASSES,
+    LIP_CLASSES,
+    MODANET_CLASSES,
+)
 from unihap.tasks.attributes import attributes_task
 from unihap.tasks.detection import detection_task
 from unihap.tasks.parsing import parsing_task
@@ -47,20 +55,42 @@ TASKS: Mapping[str, Callable[[str, TaskOptions], Task]] = {
         parsing_task,
         num_classes=25,
         mirror=H36M_MIRROR,
+        classes=H36M_CLASSES,
         train_datasets=("h36m_parsing_train",),
         test_datasets=("h36m_parsing_val",),
     ),
     "lip_parsing": partial(
-        parsing_task, num_classes=20, mirror=LIP_MIRROR, train_datasets=("lip_train",), test_datasets=("lip_val",)
+        parsing_task,
+        num_classes=20,
+        mirror=LIP_MIRROR,
+        classes=LIP_CLASSES,
+        train_datasets=("lip_train",),
+        test_datasets=("lip_val",),
     ),
     "cihp_parsing": partial(
-        parsing_task, num_classes=20, mirror=LIP_MIRROR, train_datasets=("cihp_train",), test_datasets=("cihp_val",)
+        parsing_task,
+        num_classes=20,
+        mirror=LIP_MIRROR,
+        classes=CIHP_CLASSES,
+        train_datasets=("cihp_train",),
+        test_datasets=("cihp_val",),
     ),
-    "deepfashion2_parsing": partial(parsing_task, num_classes=14, train_datasets=("deepfashion2_train",)),
-    "vip_parsing": partial(parsing_task, num_classes=20, mirror=LIP_MIRROR, train_datasets=("vip_train",)),
-    "modanet_parsing": partial(parsing_task, num_classes=14, train_datasets=("modanet_train",)),
+    "deepfashion2_parsing": partial(
+        parsing_task, num_classes=14, classes=DEEPFASHION2_CLASSES, train_datasets=("deepfashion2_train",)
+    ),
+    "vip_parsing": partial(
+        parsing_task, num_classes=20, mirror=LIP_MIRROR, classes=CIHP_CLASSES, train_datasets=("vip_train",)
+    ),
+    "modanet_parsing": partial(
+        parsing_task, num_classes=14, classes=MODANET_CLASSES, train_datasets=("modanet_train",)
+    ),
     "atr_parsing": partial(
-        parsing_task, num_classes=18, mirror=ATR_MIRROR, train_datasets=("atr_train",), test_datasets=("atr_val",)
+        parsing_task,
+        num_classes=18,
+        mirror=ATR_MIRROR,
+        classes=ATR_CLASSES,
+        train_datasets=("atr_train",),
+        test_datasets=("atr_val",),
     ),
     "ccp_parsing": partial(parsing_task, num_classes=59, train_datasets=("ccp_train",), test_datasets=("ccp_val",)),
     "pa100k_attributes": partial(
@@ -87,6 +117,26 @@ TASKS: Mapping[str, Callable[[str, TaskOptions], Task]] = {
         reid_task,
         train_datasets=("market1501_train", "cuhk03_train", "msmt17_train"),
         test_datasets=("market1501_test", "cuhk03_test", "msmt17_test"),
+    ),
+    # Rendered people of domain b, what a model of other tasks is adapted to.
+    "synth_b_pose": partial(
+        pose_task,
+        skeleton="synth_b",
+        train_datasets=("synth_b_coco_keypoints_train",),
+        test_datasets=("synth_b_coco_keypoints_val",),
+    ),
+    "synth_b_parsing": partial(
+        parsing_task,
+        num_classes=20,
+        mirror=LIP_MIRROR,
+        train_datasets=("synth_b_lip_train",),
+        test_datasets=("synth_b_lip_val",),
+    ),
+    "synth_b_attributes": partial(
+        attributes_task,
+        num_attributes=49,
+        train_datasets=("synth_b_pa100k_trainval",),
+        test_datasets=("synth_b_pa100k_test",),
     ),
     "cloth_changing_reid": partial(reid_task, train_datasets=(), test_datasets=()),
     "pedestrian_detection": partial(

@@ -10,7 +10,7 @@ from torch import Tensor
 from unihap.data.transforms import attributes_transform
 from unihap.evaluation import attributes as evaluation
 from unihap.losses.probability import weighted_bce
-from unihap.structures import AttributesLabel, Batch, Dataset, Prediction, Supervision, Target, TaskSpec, Unit
+from unihap.structures import AttributesLabel, Batch, Dataset, Prediction, Record, Supervision, Target, TaskSpec, Unit
 from unihap.tasks.task import Criterion, Result, Statistics, Task, TaskOptions, ratio_tensor
 
 
@@ -45,6 +45,11 @@ def statistics(dataset: Dataset) -> Statistics:
     return Statistics(positive_ratio=torch.from_numpy((values == 1).sum(0) / known).float())
 
 
+def present(record: Record, dataset: Dataset) -> list[int]:
+    """The attributes somebody has; who was drawn for others serves as the negative of the rest."""
+    return np.flatnonzero(cast(AttributesLabel, record.label).values == 1).tolist()
+
+
 def encode(label: AttributesLabel, input_size: tuple[int, int]) -> dict[str, Tensor]:
     """The attribute labels; -1 stays unknown."""
     return {"probability": torch.from_numpy(label.values.astype(np.float32))}
@@ -74,6 +79,7 @@ def attributes_task(
         loss_lambda=0.01,
         transform=lambda **how: attributes_transform(size, **how),
         encode=encode,
+        present=present,
         statistics=statistics,
         criterion=lambda known, width: AttributesCriterion(
             ratio_tensor(known, num_attributes, name), options.loss_weights["attributes"]["probability"]
@@ -81,4 +87,5 @@ def attributes_task(
         decode=decode,
         evaluator=evaluation,
         main_metric="mA",
+        input_size=size,
     )

@@ -1,7 +1,7 @@
 """Pedestrian detection: anchored queries, read as a person probability and a box each."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -61,6 +61,11 @@ class DetectionCriterion(Criterion):
         return {term: weight * torch.stack([terms[term] for terms in layers]) for term, weight in self.weights.items()}
 
 
+def present(record: Record, dataset: Dataset) -> list[int]:
+    """The one class, people, where there is anybody."""
+    return [0] if len(cast(DetectionLabel, record.label).boxes) else []
+
+
 def encode(label: DetectionLabel, input_size: tuple[int, int]) -> dict[str, Tensor]:
     """People and ignored regions as cxcywh in input pixels (``collate`` makes them fractions of the padded input)."""
     return {
@@ -104,6 +109,14 @@ class DetectionEvaluator:
         """See ``unihap.evaluation.detection.summary``."""
         return evaluation.summary(rows, dataset)
 
+    def scores(self, rows: list[Row], dataset: Dataset) -> list[float | None]:
+        """See ``unihap.evaluation.detection.scores``."""
+        return evaluation.scores(rows, dataset)
+
+    def conventions(self, dataset: Dataset) -> dict[str, Any]:
+        """See ``unihap.evaluation.detection.conventions``."""
+        return evaluation.conventions(dataset, threshold=self.score)
+
     def chance(self, dataset: Dataset) -> dict[str, float]:
         """See ``unihap.evaluation.detection.chance``."""
         return evaluation.chance(dataset)
@@ -134,11 +147,13 @@ def detection_task(
             short_choices=[round(short * choice / max(SHORT_CHOICES)) for choice in SHORT_CHOICES],
         ),
         encode=encode,
+        present=present,
         statistics=lambda dataset: Statistics(),
         criterion=lambda known, width: DetectionCriterion(weights["class"], weights["l1"], weights["giou"]),
         count_items=lambda target: sum(len(boxes) for boxes in cast(list[Tensor], target.box)),
         decode=decode,
         evaluator=DetectionEvaluator(options.detection_score),
         main_metric="AP",
+        input_size=(short, long),
         pad_multiple=STRIDE,
     )

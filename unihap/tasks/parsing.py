@@ -15,7 +15,7 @@ from unihap.data.transforms import parsing_transform
 from unihap.evaluation import parsing as evaluation
 from unihap.losses.masks import count_masks, point_mask_losses, present_classes
 from unihap.losses.probability import weighted_bce
-from unihap.structures import Batch, Dataset, ParsingLabel, Prediction, Supervision, Target, TaskSpec, Unit
+from unihap.structures import Batch, Dataset, ParsingLabel, Prediction, Record, Supervision, Target, TaskSpec, Unit
 from unihap.tasks.task import Criterion, Result, Statistics, Task, TaskOptions, ratio_tensor
 
 STRIDE = 4  # input pixels per mask cell
@@ -75,24 +75,33 @@ class ParsingCriterion(Criterion):
         }
 
 
+def present(record: Record, dataset: Dataset) -> list[int]:
+    """The classes that cover at least one pixel, background too; reads the label map.
+
+    Raises:
+        BadImageError: the label map cannot be used.
+    """
+    assert dataset.read_label_map is not None
+    label_map = dataset.read_label_map(cast(ParsingLabel, record.label).path)
+    return np.flatnonzero(np.bincount(label_map.ravel(), minlength=256)[: len(dataset.classes)]).tolist()
+
+
 def statistics(dataset: Dataset, on_bad_image: str = "error") -> Statistics:
     """The share of images in which each class occurs; reads every label map once.
 
     Raises:
         BadImageError: a label map cannot be used; with ``on_bad_image`` ``skip`` only when none can.
     """
-    assert dataset.read_label_map is not None
     count, num_read = torch.zeros(len(dataset.classes)), 0
     for record in tqdm(dataset.records, desc=f"classes of {dataset.name}", disable=None):
         try:
-            label_map = dataset.read_label_map(cast(ParsingLabel, record.label).path)
+            occurring = present(record, dataset)
         except BadImageError:
             if on_bad_image == "error" or (num_read == 0 and record is dataset.records[-1]):
                 raise
             continue  # the loader reports it
         num_read += 1
-        occurring = np.bincount(label_map.ravel(), minlength=256)[: len(count)] > 0
-        count += torch.from_numpy(occurring)
+        count[occurring] += 1
     return Statistics(positive_ratio=count / num_read)
 
 
@@ -126,10 +135,11 @@ def parsing_task(
     *,
     num_classes: int,
     mirror: tuple[tuple[int, int], ...] = (),
+    classes: tuple[str, ...] = (),
     train_datasets: tuple[str, ...] = (),
     test_datasets: tuple[str, ...] = (),
 ) -> Task:
-    """A parsing task; ``mirror`` holds the pairs of left and right classes."""
+    """A parsing task; ``mirror`` holds the pairs of left and right classes, ``classes`` their names where known."""
     size = options.size((480, 480))
     weights = options.loss_weights["parsing"]
     return Task(
@@ -140,6 +150,7 @@ def parsing_task(
         loss_lambda=1.0,
         transform=lambda **how: parsing_transform(size, mirror=mirror, **how),
         encode=encode,
+        present=present,
         statistics=partial(statistics, on_bad_image=options.on_bad_image),
         criterion=lambda known, width: ParsingCriterion(
             ratio_tensor(known, num_classes, name),
@@ -153,4 +164,6 @@ def parsing_task(
         decode=decode,
         evaluator=evaluation,
         main_metric="mIoU",
+        input_size=size,
+        classes=classes,
     )

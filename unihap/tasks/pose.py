@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -61,6 +61,11 @@ def statistics(dataset: Dataset) -> Statistics:
     return Statistics(positive_ratio=torch.from_numpy(visible.mean(0)).float())
 
 
+def present(record: Record, dataset: Dataset) -> list[int]:
+    """The labelled keypoints."""
+    return np.flatnonzero(cast(PoseLabel, record.label).keypoints[:, 2] > 0).tolist()
+
+
 def encode(label: PoseLabel, input_size: tuple[int, int], codec: HeatmapCodec) -> dict[str, Tensor]:
     """A Gaussian per keypoint, and whether it is labelled and inside the crop."""
     heatmap, weight = codec.encode(label.keypoints)
@@ -107,6 +112,14 @@ class PoseEvaluator:
         """See ``unihap.evaluation.pose.summary``."""
         return evaluation.summary(rows, dataset)
 
+    def scores(self, rows: list[Row], dataset: Dataset) -> list[float | None]:
+        """See ``unihap.evaluation.pose.scores``."""
+        return evaluation.scores(rows, dataset)
+
+    def conventions(self, dataset: Dataset) -> dict[str, Any]:
+        """See ``unihap.evaluation.pose.conventions``."""
+        return evaluation.conventions(dataset, rescore=self.rescore)
+
     def chance(self, dataset: Dataset) -> dict[str, float]:
         """See ``unihap.evaluation.pose.chance``."""
         return evaluation.chance(dataset)
@@ -136,6 +149,7 @@ def pose_task(
         loss_lambda=2000.0,
         transform=lambda **how: pose_transform(size, mirror=body.mirror, upper_body=body.upper_body, **how),
         encode=partial(encode, codec=codec),
+        present=present,
         statistics=statistics,
         criterion=lambda known, width: PoseCriterion(
             ratio_tensor(known, num_keypoints, name),
@@ -145,5 +159,7 @@ def pose_task(
         decode=partial(decode, codec=codec),
         evaluator=PoseEvaluator(options.pose_rescore),
         main_metric=main_metric,
+        input_size=size,
+        classes=body.names,
         unflip=partial(unflip, order=order),
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from unihap.data.transforms import reid_transform
 from unihap.evaluation import reid as evaluation
 from unihap.losses.triplet import soft_margin_triplet
 from unihap.structures import Batch, Dataset, Prediction, Record, ReIDLabel, Supervision, Target, TaskSpec, Unit
-from unihap.tasks.task import Criterion, Result, Statistics, Task, TaskOptions
+from unihap.tasks.task import Criterion, Result, Row, Statistics, Task, TaskOptions
 
 
 class ReIDCriterion(Criterion):
@@ -66,6 +67,11 @@ def statistics(dataset: Dataset) -> Statistics:
     return Statistics(num_identities=len({label.identity for label in labels if isinstance(label, ReIDLabel)}))
 
 
+def present(record: Record, dataset: Dataset) -> list[int]:
+    """The one identity, counted from 0 as ``merge`` has it."""
+    return [cast(ReIDLabel, record.label).identity]
+
+
 def encode(label: ReIDLabel, input_size: tuple[int, int]) -> dict[str, Tensor]:
     """The training identity."""
     return {"identity": torch.tensor(label.identity)}
@@ -75,6 +81,41 @@ def decode(prediction: Prediction, batch: Batch) -> list[Result]:
     """One descriptor per image, before the feature norm, as the release compares them."""
     assert prediction.feature is not None
     return [{"feature": feature} for feature in prediction.feature.float().cpu().numpy()]
+
+
+class ReIDEvaluator:
+    """``unihap.evaluation.reid`` with or without re-ranking.
+
+    Args:
+        rerank: order the gallery by re-ranked distances.
+    """
+
+    def __init__(self, rerank: bool) -> None:
+        self.rerank = rerank
+
+    def row(self, result: Result, record: Record, dataset: Dataset) -> Row:
+        """See ``unihap.evaluation.reid.row``."""
+        return evaluation.row(result, record, dataset)
+
+    def summary(self, rows: list[Row], dataset: Dataset) -> dict[str, float]:
+        """See ``unihap.evaluation.reid.summary``."""
+        return evaluation.summary(rows, dataset, rerank=self.rerank)
+
+    def scores(self, rows: list[Row], dataset: Dataset) -> list[float | None]:
+        """See ``unihap.evaluation.reid.scores``."""
+        return evaluation.scores(rows, dataset, rerank=self.rerank)
+
+    def company(self, chosen: Sequence[int], rows: list[Row], dataset: Dataset) -> list[int]:
+        """See ``unihap.evaluation.reid.company``."""
+        return evaluation.company(chosen, rows, dataset)
+
+    def conventions(self, dataset: Dataset) -> dict[str, Any]:
+        """See ``unihap.evaluation.reid.conventions``."""
+        return evaluation.conventions(dataset, rerank=self.rerank)
+
+    def chance(self, dataset: Dataset) -> dict[str, float]:
+        """See ``unihap.evaluation.reid.chance``."""
+        return evaluation.chance(dataset)
 
 
 def reid_task(
@@ -100,11 +141,13 @@ def reid_task(
         loss_lambda=10.0,
         transform=lambda **how: reid_transform(size, **how),
         encode=encode,
+        present=present,
         merge=merge,
         statistics=statistics,
         criterion=criterion,
         decode=decode,
-        evaluator=evaluation,
+        evaluator=ReIDEvaluator(options.rerank),
         main_metric="mAP",
+        input_size=size,
         identity_batches=True,
     )

@@ -28,6 +28,7 @@ class TaskOptions:
         num_points: points a parsing mask is sampled at.
         ignored_pixels: ``ignore`` or ``release``, see ``unihap.losses.masks``.
         pose_rescore: ``fixed`` or ``release``, see ``unihap.evaluation.pose``.
+        rerank: whether ReID orders the gallery by re-ranked distances, see ``unihap.evaluation.reid``.
         detection_score: lowest score of a box that is evaluated.
         on_bad_image: ``error`` or ``skip``, see ``unihap.data.loader.TaskDataset``.
     """
@@ -40,6 +41,7 @@ class TaskOptions:
     num_points: int = 12544
     ignored_pixels: str = "ignore"
     pose_rescore: str = "fixed"
+    rerank: bool = False
     detection_score: float = 0.05
     on_bad_image: str = "error"
 
@@ -77,7 +79,14 @@ class Transform(Protocol):
 
 
 class Evaluator(Protocol):
-    """The judge of one kind of task; both halves are pure."""
+    """The judge of one kind of task; its functions are pure.
+
+    An evaluator may also have (``unihap.evaluation`` describes them):
+
+        scores(rows, dataset) -> list[float | None]    for the sheets of best and worst cases
+        company(chosen, rows, dataset) -> list[int]    places of rows that pictures of the chosen ones need as well
+        conventions(dataset) -> dict                   for ``protocols.json``
+    """
 
     def row(self, result: Result, record: Record, dataset: Dataset) -> Row:
         """Judges one image, on any process."""
@@ -119,6 +128,9 @@ class Task:
         loss_lambda: UniHCP's lambda, the weight of one sample in the objective.
         transform: ``transform(train=...)`` gives the train or test transform, ``flip_alone=True`` a mild one.
         encode: label in input pixels and (H, W) to the fields of ``Target``.
+        present: the classes that a record shows, of which a few-shot training set draws some records each (see
+            ``unihap.data.few_shot``); by default all records show the same one.
+        classes: names of its queries where every dataset of the task has the same, in query order.
         merge: training sets to one training set.
         statistics: one training set to what the criterion must know about it.
         criterion: statistics and decoder width C to the loss.
@@ -126,6 +138,8 @@ class Task:
         decode: the last prediction of a batch to results in source-image pixels.
         evaluator: the judge.
         main_metric: the metric to quote.
+        input_size: (height, width) of the network input; for detection (short side, longest long side); for the record
+            of an evaluation alone.
         identity_batches: whether batches hold several images of each person.
         pad_multiple: side lengths of a batch of mixed sizes are rounded up to this.
         unflip: turns the prediction of a mirrored image round, where flip testing is meant.
@@ -143,6 +157,9 @@ class Task:
     decode: Callable[[Prediction, Batch], list[Result]]
     evaluator: Evaluator
     main_metric: str
+    input_size: tuple[int, ...] = ()
+    present: Callable[[Record, Dataset], list[int]] = lambda record, dataset: [0]
+    classes: tuple[str, ...] = ()
     merge: Callable[[Sequence[Dataset]], Dataset] = field(default_factory=lambda: concatenate)
     count_items: Callable[[Target], int] = lambda target: 1
     identity_batches: bool = False

@@ -183,14 +183,16 @@ def _attributes_cells(dataset: Dataset, shown: Shown) -> list[Cell]:
     return cells
 
 
-def _reid_cells(dataset: Dataset, shown: Shown) -> list[Cell]:
-    """Each query and its nearest neighbours among the shown images, framed green for the same person, red for another.
+def _reid_cells(dataset: Dataset, shown: Shown, company: Shown = ()) -> list[Cell]:
+    """Each query and its nearest neighbours, framed green for the same person, red for another.
 
-    As in the evaluation, images of the same person by the same camera do not count.  Where no shown image is a
-    query, each is one.
+    Neighbours are looked for in ``company`` or, without any, among the shown images.  As in the evaluation, images of
+    the same person by the same camera do not count.  Where no shown image is a query, each is one.
     """
     height, width, frame = 240, 120, 5
+    num_shown, shown = len(shown), [*shown, *company]
     labels = [cast(ReIDLabel, record.label) for record, _ in shown]
+    candidates = range(num_shown if company else 0, len(shown))
     features = np.stack([np.asarray(result["feature"], dtype=np.float64) for _, result in shown])
     features /= np.linalg.norm(features, axis=1, keepdims=True).clip(min=1e-12)
     similarity = features @ features.T
@@ -201,11 +203,12 @@ def _reid_cells(dataset: Dataset, shown: Shown) -> list[Cell]:
         picture = cv2.copyMakeBorder(tiles[i], *sides, borderType=cv2.BORDER_CONSTANT, value=colour)
         return np.concatenate([picture, _text([(text, colour)], picture.shape[1])])
 
-    queries = [i for i, label in enumerate(labels) if label.role == "query"] or list(range(len(labels)))
+    queries = [i for i in range(num_shown) if labels[i].role == "query"] or list(range(num_shown))
     cells = []
     for query in queries:
         person, camera = labels[query].identity, labels[query].camera
-        nearest = [i for i in np.argsort(-similarity[query], kind="stable").tolist() if i != query]
+        nearest = [i for i in np.argsort(-similarity[query], kind="stable").tolist() if i in candidates]
+        nearest = [i for i in nearest if shown[i][0].id != shown[query][0].id]
         nearest = [i for i in nearest if (labels[i].identity, labels[i].camera) != (person, camera)][:NEIGHBOURS]
         pictures = [framed(query, INK, "query")]
         for i in nearest:
@@ -221,16 +224,25 @@ def _plain_cells(dataset: Dataset, shown: Shown) -> list[Cell]:
 
 
 # how each kind is drawn, and what the sheet says about it
-CELLS: dict[str, tuple[Callable[[Dataset, Shown], list[Cell]], str]] = {
+CELLS: dict[str, tuple[Callable[..., list[Cell]], str]] = {
     "pose": (_pose_cells, "truth left, prediction right; orange: the person's left, blue: right, rings: unsure"),
     "parsing": (_parsing_cells, "truth left, prediction right; black: ignored"),
     "detection": (_detection_cells, f"truth left, grey: ignored; predictions above {SCORE} right"),
     "attributes": (_attributes_cells, "what is true or predicted, with its probability; red: wrong"),
-    "reid": (_reid_cells, "the nearest of the shown images by cosine similarity; green: the same person"),
+    "reid": (_reid_cells, "the nearest of the images on this sheet by cosine similarity; green: the same person"),
 }
 
 
-def draw_sheet(task: Task, dataset: Dataset, shown: Shown, path: Path) -> None:
+def draw_sheet(
+    task: Task,
+    dataset: Dataset,
+    shown: Shown,
+    path: Path,
+    *,
+    heading: str = "",
+    scores: Sequence[float] = (),
+    company: Shown = (),
+) -> None:
     """Writes a contact sheet of some results as JPEG: a cell per record, truth left and prediction right.
 
     A kind of task that ``CELLS`` does not know is drawn as its images alone.
@@ -240,6 +252,9 @@ def draw_sheet(task: Task, dataset: Dataset, shown: Shown, path: Path) -> None:
         dataset: what the labels mean.
         shown: the records with their results in source-image pixels.
         path: the file; its folder is made.
+        heading: what the sheet says about the choice of records.
+        scores: of the records, 0-100, in their captions; none, or one for each record, each of which is a cell then.
+        company: further results that the cells may need (ReID: the gallery images near to the queries).
 
     Raises:
         ValueError: nothing to show, or an image that cannot be read (``BadImageError``).
@@ -247,7 +262,11 @@ def draw_sheet(task: Task, dataset: Dataset, shown: Shown, path: Path) -> None:
     if not shown:
         raise ValueError(f"no results of {dataset.name} to draw")
     make_cells, explanation = CELLS.get(task.kind, (_plain_cells, ""))
-    sheet = lay_out(make_cells(dataset, shown), f"{dataset.name}, task {task.spec.name}", explanation)
+    cells = make_cells(dataset, shown, company) if company else make_cells(dataset, shown)
+    if scores:
+        cells = [(f"{text}: {score:.1f}", picture) for score, (text, picture) in zip(scores, cells, strict=True)]
+    title = f"{dataset.name}, task {task.spec.name}" + (f": {heading}" if heading else "")
+    sheet = lay_out(cells, title, explanation)
     write_picture(sheet, path)
 
 
