@@ -22,12 +22,13 @@ INSTALL_REQUIRES = [
     "pyyaml>=6.0",
     "tqdm>=4.65",
     "pillow>=10.1",
+    "matplotlib>=3.8",
 ]
 
 EXTRAS_REQUIRE = {
     "test": ["pytest>=8.0"],
     # One minor version of ruff: the next one formats differently.
-    "dev": ["ruff>=0.17.6,<0.18", "mypy>=1.11", "pre-commit>=3.5", "matplotlib>=3.8", "tensorboard>=2.15"],
+    "dev": ["ruff>=0.17.6,<0.18", "mypy>=1.11", "pre-commit>=3.5", "tensorboard>=2.15"],
     "synth": ["anny>=0.6.2", "warp-lang>=1.9", "embreex>=2.17.7"],
     "demo": ["gradio>=5.0"],
     "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],

@@ -325,6 +325,39 @@ def test_an_older_sheet_is_replaced(tmp_path):
     assert cv2.imread(str(tmp_path / "sheet.jpg")) is not None
 
 
+def crop(folder, name, role, identity, camera, angle):
+    label = ReIDLabel(identity, camera, role)
+    return Record(name, image_file(folder, name, 40, 20), label), {"feature": np.array([np.cos(angle), np.sin(angle)])}
+
+
+def test_queries_with_company_are_compared_with_it_alone(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(sheet, "lay_out", lambda cells, title, explanation: seen.append((cells, title)) or GREY)
+    queries = [crop(tmp_path, "q0", "query", 1, 1, 0.0), crop(tmp_path, "q1", "query", 2, 1, 0.01)]
+    gallery = [crop(tmp_path, "g0", "gallery", 1, 2, 0.1), crop(tmp_path, "g1", "gallery", 1, 1, 0.02)]
+    dataset = Dataset("toy", "reid", [record for record, _ in queries + gallery])
+    draw_sheet(
+        task("reid"), dataset, queries, tmp_path / "s.jpg", heading="the best", scores=[99.5, 50.0], company=gallery
+    )
+    ((cells, title),) = seen
+    assert title == "toy, task toy_reid: the best"
+    assert [caption for caption, _ in cells] == ["q0: 99.5", "q1: 50.0"]
+    tile = 120 + 2 * 5  # the other query is nearest to each, but not in the gallery; g1 is junk for q0
+    assert [picture.shape[1] // tile for _, picture in cells] == [2, 3]
+
+
+def test_scores_that_do_not_fit_the_cells_are_an_error(tmp_path):
+    record = Record("a", image_file(tmp_path, "a", 60, 60), None)
+    with pytest.raises(ValueError, match="zip"):
+        draw_sheet(
+            task("unheard_of"),
+            Dataset("toy", "unheard_of", [record]),
+            [(record, {})],
+            tmp_path / "s.jpg",
+            scores=[1, 2],
+        )
+
+
 def test_nothing_to_draw_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no results of toy"):
         draw_sheet(task("pose"), Dataset("toy", "pose", []), [], tmp_path / "sheet.jpg")

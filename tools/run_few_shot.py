@@ -175,14 +175,6 @@ def time_left(seconds: Mapping[Cell, Sequence[float]], todo: Sequence[Cell]) -> 
     return duration(sum(sum(values) / len(values) for values in mine))
 
 
-def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """The plot, where matplotlib is installed."""
-    try:
-        draw_few_shot(rows, path)
-    except ModuleNotFoundError as error:
-        logger.warning("no plot: %s; pip install matplotlib", error)
-
-
 def run_all(comparison: Comparison, blind: Mapping[str, Mapping[str, float]]) -> int:
     """Runs what is not finished, seed after seed; returns the exit status.
 
@@ -211,7 +203,7 @@ def run_all(comparison: Comparison, blind: Mapping[str, Mapping[str, float]]) ->
         took, left = duration(result["wall_seconds"]), time_left(seconds, todo)
         logger.info("%s: %s %.2f; took %s, left %s", title, result["metric"], score, took, left)
     text, rows = comparison.write(blind)
-    draw(rows, comparison.out / "few_shot.png")
+    draw_few_shot(rows, comparison.out / "few_shot.png")
     print(text)
     return 1 if failed else 0
 

@@ -124,7 +124,7 @@ def test_the_table_shows_the_main_metric_beside_chance(model, task, tmp_path, ca
     assert line.split() == ["toy", NAME, "mA", "2.00", "0.00"]
     protocol = caplog.text.splitlines()[caplog.text.splitlines().index(line) + 1]
     assert protocol.strip().startswith("2 records, split ")
-    assert protocol.endswith(", boxes labelled, input 256 x 192, no flip, float32")
+    assert protocol.endswith(", input 256 x 192, no flip, float32")
 
 
 def test_a_main_metric_that_a_dataset_does_not_define_shows_as_nan(model, task, tmp_path, caplog):
@@ -207,7 +207,7 @@ def test_every_result_has_its_protocol(model, task, tmp_path):
         "num_records": 4,
         "num_unreadable": 1,
         "annotation": None,
-        "boxes": "labelled",
+        "boxes": None,
         "input_size": [256, 192],
         "flip": False,  # attributes have no flip testing
         "batch_size": 4,

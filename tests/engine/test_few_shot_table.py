@@ -66,7 +66,6 @@ def test_another_task_has_a_table_and_a_reference_of_its_own(rows):
 
 
 def test_a_comparison_is_drawn(rows, tmp_path):
-    pytest.importorskip("matplotlib")
     draw_few_shot(rows, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5000
 

@@ -90,6 +90,7 @@ def test_a_pose_protocol_names_boxes_annotation_and_rescoring(tmp_path):
     data = Dataset("toy", "pose", [Record("a", "a.jpg", label)], metric="keypoint_ap", annotation=str(annotation))
     protocol = described("coco_pose", data, ["TEST.POSE_RESCORE", "release"], boxes=str(boxes))
     assert protocol["boxes"]["file"] == "boxes.json"
+    assert described("coco_pose", data)["boxes"] == "labelled"
     assert protocol["annotation"]["file"] == "annotation.json"
     assert protocol["flip"] is True
     assert protocol["conventions"]["rescore"] == "release"

@@ -159,8 +159,7 @@ def with_detector_boxes(dataset: Dataset, results: str | Path, threshold: float 
 
     Raises:
         FileNotFoundError: no such file, or no box left.
-        ValueError: not the results format, or a dataset whose images are not known or that has no annotation file to
-            compare with.
+        ValueError: not the results format, or a dataset without known images or without an annotation file.
     """
     if not isinstance(dataset.records, PeopleRecords):
         raise ValueError(f"{dataset.name} is no dataset of people in images; its kind is {dataset.kind}")

@@ -51,6 +51,7 @@ class Events:
         self._board: Any = None
         if self.path is None or folder is None:
             return
+        folder.mkdir(parents=True, exist_ok=True)
         if self.path.is_file():
             kept = []
             for line in self.path.read_text(encoding="utf-8").splitlines():

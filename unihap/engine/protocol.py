@@ -98,7 +98,7 @@ def describe_protocol(
         "num_unreadable": num_unreadable,
         "split": split_checksum(dataset),
         "annotation": file_entry(dataset.annotation) if dataset.annotation else None,
-        "boxes": file_entry(boxes) if boxes else LABELLED,
+        "boxes": file_entry(boxes) if boxes else LABELLED if _has_boxes(dataset) else None,
         "input_size": list(task.input_size) or None,
         "flip": flip and task.unflip is not None,
         "batch_size": batch_size,
@@ -106,6 +106,11 @@ def describe_protocol(
         "weights": [dict(entry) for entry in weights],
         "conventions": conventions(dataset) if conventions else None,
     }
+
+
+def _has_boxes(dataset: Dataset) -> bool:
+    """Whether a box comes with every record, as a person's does in pose."""
+    return len(dataset.records) > 0 and hasattr(dataset.records[0].label, "box")
 
 
 def protocol_line(protocol: Mapping[str, Any]) -> str:
@@ -116,7 +121,7 @@ def protocol_line(protocol: Mapping[str, Any]) -> str:
     parts = [
         f"{protocol['num_records']} records" + (f", {unreadable} unreadable" if unreadable else ""),
         f"split {protocol['split'][:SHOWN]}",
-        f"boxes {boxes if boxes == LABELLED else boxes['file']}",
+        f"boxes {boxes if boxes == LABELLED else boxes['file']}" if boxes else "",
         f"input {' x '.join(map(str, size))}" if size else "",
         "flip" if protocol["flip"] else "no flip",
         f"re-ranked {' '.join(f'{key}={value}' for key, value in rerank.items())}" if rerank else "",

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 
 def draw_few_shot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -15,13 +17,7 @@ def draw_few_shot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     Args:
         rows: as ``unihap.engine.few_shot.tabulate`` makes them; methods without a result are left out.
         path: of the picture.
-
-    Raises:
-        ModuleNotFoundError: matplotlib is not installed.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = [row for row in rows if row["metric"] in row["metrics"]]
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     figure = Figure(figsize=(max(1, sum(1 + len([r for r in rows if r["task"] == t]) for t in tasks)) * 0.9, 4.2))
