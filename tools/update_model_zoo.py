@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from unihap.zoo.page import SECTIONS, load_zoo, page, slug
-from unihap.zoo.runs import make_record
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -73,6 +72,8 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     target = root / "MODEL_ZOO.md"
     try:
         if options.add:
+            from unihap.zoo.runs import make_record  # needs torch, which the page alone does not
+
             record = make_record(options)
             path = root / "model_zoo" / "measured" / f"{slug(record['name'])}.json"
             add(path, record, root)

@@ -1,10 +1,6 @@
-"""Finished runs as records of the model zoo.  See tools/update_model_zoo.py.
-
-torch and what needs it are imported where they are needed: the page is written without them, within a second.
-"""
+"""Finished runs as records of the model zoo.  See tools/update_model_zoo.py."""
 
 import argparse
-import hashlib
 import os
 import platform
 import re
@@ -13,10 +9,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
+
+from unihap.build import build_task
+from unihap.checkpoints.files import CARD, WEIGHTS, sha256
+from unihap.config import get_cfg
 from unihap.zoo.page import ZooError, read_json
 
 UNKNOWN = "not recorded"
-WEIGHTS, CARD = "weights.safetensors", "card.json"
 DIGITS = 4  # of a written value
 
 
@@ -55,8 +56,6 @@ def make_record(options: argparse.Namespace) -> dict[str, Any]:
 
 def hardware() -> str:
     """Cores this process may use, the processor's name, GPUs, and torch's version."""
-    import torch
-
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(errors="replace") if cpuinfo.is_file() else ""
     found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
@@ -83,14 +82,12 @@ def chances(texts: Sequence[str]) -> dict[tuple[str, str], float]:
 
 def _run(options: argparse.Namespace, file: Path) -> dict[str, Any]:
     """A training or an evaluation: results.json."""
-    import yaml
-
     run = file.parent
     config = run / "config.yaml"
     settings = (yaml.safe_load(config.read_text(encoding="utf-8")) or {}) if config.is_file() else {}
     protocols = read_json(run / "protocols.json") if (run / "protocols.json").is_file() else {}
     weights = _weights_file(run, settings, options.weights)
-    checksum = _sha256(weights) if weights else UNKNOWN
+    checksum = sha256(weights) if weights else UNKNOWN
     stated = {entry["sha256"] for protocol in protocols.values() for entry in protocol.get("weights") or ()}
     if stated and checksum not in stated:
         raise ZooError(
@@ -110,9 +107,6 @@ def _results(
     run: Path, settings: Mapping[str, Any], protocols: Mapping[str, Any], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """The main metric of every evaluated dataset, and the other metrics that were asked for."""
-    from unihap.build import build_task
-    from unihap.config import get_cfg
-
     plain = get_cfg()  # main metrics and own test sets of tasks do not depend on a run's config
     guesses = chances(options.chance)
     tasks = {}
@@ -155,7 +149,7 @@ def _ladder(options: argparse.Namespace, file: Path) -> dict[str, Any]:
             results += _spread(result, values, row["runs"])
     return {
         "commit": table["git_commit"],
-        "checkpoint": [_sha256(path) for path in files] or UNKNOWN,
+        "checkpoint": [sha256(path) for path in files] or UNKNOWN,
         "time": _duration(seconds, sum(len(row["runs"]) for row in table["rows"])),
         "layout": "wide",
         "results": results,
@@ -206,14 +200,6 @@ def _weights_file(run: Path, settings: Mapping[str, Any], given: Path | None) ->
     if not file.is_file():
         raise FileNotFoundError(f"no weights at {file}; name the evaluated checkpoint with --weights")
     return file
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _span(first: Path, last: Path) -> str:
