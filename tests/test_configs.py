@@ -95,9 +95,10 @@ def test_every_config_file_makes_a_model_and_a_plan(path):
         if cfg.TRAIN.MODE == "pretrain":
             said = describe_pretraining(cfg, 1)
             assert "shared  encoder" in said
-        elif cfg.TRAIN.TASKS:
+        elif cfg.TRAIN.TASKS or cfg.TEST.TASKS:
             said = {"joint": dry_run}.get(cfg.TRAIN.MODE, describe_adaptation)(cfg, 1)
-            assert f"private {cfg.TRAIN.TASKS[0]}" in said
+            assert f"private {[*cfg.TRAIN.TASKS, *cfg.TEST.TASKS][0]}" in said
+            assert ("nothing is trained" in said) is not bool(cfg.TRAIN.TASKS)
 
 
 def load(path):

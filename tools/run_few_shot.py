@@ -37,7 +37,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from unihap.build import build_device, build_evaluation, build_plan, build_training
+from unihap.build import build_device, build_evaluation, build_plan, build_training, evaluated_files
 from unihap.build.few_shot import SHOTS
 from unihap.build.few_shot_runs import Cell, Comparison
 from unihap.data.images import BadImageError
@@ -148,7 +148,15 @@ def run_one(comparison: Comparison, cell: Cell, seed: int) -> dict[str, Any]:
         started = time.monotonic()
         train(run)
         seconds, peak = time.monotonic() - started, memory.megabytes()
-        results = evaluate(model, jobs, folder, autocast=device.autocast, num_pictures=cfg.TEST.VISUALIZE)
+        results = evaluate(
+            model,
+            jobs,
+            folder,
+            autocast=device.autocast,
+            num_pictures=cfg.TEST.VISUALIZE,
+            weights=evaluated_files(cfg, str(run.checkpoints.complete()[-1]), prompts=False),
+            num_threads=cfg.TEST.NUM_THREADS,
+        )
     drawn = folder / SHOTS
     records = json.loads(drawn.read_text(encoding="utf-8"))[cell.task]["records"] if drawn.is_file() else None
     result = {

@@ -193,8 +193,16 @@ def build_device(cfg: CfgNode, local_rank: int = 0) -> Device:
 
 
 def dry_run(cfg: CfgNode, num_processes: int) -> str:
-    """The merged config, who trains what, and how many parameters are shared and private."""
-    return "\n".join([cfg.dump(), describe(build_plan(cfg), num_processes), "", parameter_table(build_model(cfg))])
+    """The merged config, who trains what, and how many parameters are shared and private.
+
+    Raises:
+        ValueError: an impossible config, or one that neither trains nor evaluates.
+    """
+    if train_tasks(cfg) or not test_tasks(cfg):
+        plan = describe(build_plan(cfg), num_processes)
+    else:
+        plan = f"nothing is trained; --eval-only evaluates {', '.join(test_tasks(cfg))}"
+    return "\n".join([cfg.dump(), plan, "", parameter_table(build_model(cfg))])
 
 
 def parameter_table(model: UniHAP) -> str:
