@@ -19,6 +19,7 @@ UPPER = {"tasks", "pretrain", "checkpoints"}
 MAY_IMPORT = {
     "structures": set(),
     "lookup": set(),
+    "command_line": set(),
     "config": BASE,
     **{name: BASE for name in MIDDLE},
     "tasks": BASE | MIDDLE,

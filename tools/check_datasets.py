@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import NoReturn
 
 from tqdm import tqdm
 
+from unihap.command_line import OneLineParser
 from unihap.data.catalog import DATASETS, dataset_root, load_dataset
 from unihap.data.files import MissingDataError
 from unihap.data.images import BadImageError, decode_image, read_bytes
@@ -213,14 +213,6 @@ def run(names: list[str], root: Path, fast: bool) -> int:
     num_problems = sum(report.status == "problems" for report in reports)
     print(f"{num_problems} of {len(reports)} datasets have problems" if num_problems else "no problems found")
     return 1 if num_problems else 0
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exits with status 2."""
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -24,11 +24,11 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
 from unihap.checkpoints.files import WEIGHTS
+from unihap.command_line import OneLineParser
 from unihap.data.catalog import dataset_root
 from unihap.data.keypoint_index import PRECISIONS, convert_legacy, write_index
 from unihap.data.skeletons import SKELETONS
@@ -41,14 +41,6 @@ from unihap.lookup import lookup
 from unihap.tasks import TASKS, TaskOptions
 
 DEFAULT_TASK = "coco_pose"
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exits with status 2."""
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

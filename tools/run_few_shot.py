@@ -35,11 +35,12 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from unihap.build import build_device, build_evaluation, build_plan, build_training, evaluated_files
 from unihap.build.few_shot import SHOTS
 from unihap.build.few_shot_runs import Cell, Comparison
+from unihap.command_line import OneLineParser, words
 from unihap.data.images import BadImageError
 from unihap.engine.allocator import keep_heap
 from unihap.engine.evaluate import evaluate
@@ -55,19 +56,6 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "few_shot"
 TASKS = ("synth_b_parsing", "synth_b_pose")
 ORDER = ("direct", "linear", "finetune", "prompt", "prompt_deep", "prompt_encoder", "full_data")  # of the rows
 LOG = "train.log"
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exits with status 2."""
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
-
-
-def words(text: str) -> tuple[str, ...]:
-    """The parts of a list with commas."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -32,12 +32,13 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from unihap.build import build_device, datasets_root
 from unihap.build.ladder import RESULT, Cell, Ladder, cell_config
 from unihap.build.probe import build_probe_sets, first_encoder, learning_settings, pretrained_encoder
 from unihap.checkpoints.files import write_atomically
+from unihap.command_line import OneLineParser, words
 from unihap.data.images import BadImageError
 from unihap.engine.events import duration
 from unihap.engine.ladder import NONE
@@ -53,21 +54,8 @@ LADDERS = {"ladder": (NONE, "baseline", "hap_0", "hap_1", "hap"), "table3": (NON
 LOG = "train.log"
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exits with status 2."""
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
-
-
 class RunFailedError(RuntimeError):
     """A pre-training that ended with another status than 0."""
-
-
-def words(text: str) -> tuple[str, ...]:
-    """The parts of a list with commas."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def numbers(text: str) -> tuple[int, ...]:

@@ -27,11 +27,11 @@ import pickle
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 from PIL import Image
 
+from unihap.command_line import OneLineParser
 from unihap.data.catalog import load_dataset
 from unihap.data.pose import coco_pose
 from unihap.data.rendered import TITLE
@@ -52,14 +52,6 @@ logger = logging.getLogger("unihap")
 
 SHEETS = UNLISTED[0]
 Labelled = tuple[Dataset, Sequence[str]]
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exits with status 2."""
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
 
 
 def ratios() -> str:

@@ -19,19 +19,12 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from unihap.command_line import OneLineParser
 from unihap.zoo.page import SECTIONS, load_zoo, page, slug
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exits with status 2."""
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

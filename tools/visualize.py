@@ -22,7 +22,6 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import torch
@@ -39,6 +38,7 @@ from unihap.build.pretrain_pictures import (
     lowest_score,
     read_pretrain_config,
 )
+from unihap.command_line import OneLineParser
 from unihap.config import CfgNode
 from unihap.data.crop_records import CropLabel
 from unihap.data.images import BadImageError
@@ -55,14 +55,6 @@ KEYPOINTS = SKELETONS["coco"].names
 VARIANTS = {"pasted": ("pasted",), "whole": ("whole",), "both": ("pasted", "whole")}
 
 Sheet = tuple[list[Cell], str, str]  # cells, title, explanation
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exits with status 2."""
-        self.exit(2, f"{self.prog}: {message}; see --help\n")
 
 
 def common_options() -> OneLineParser:
