@@ -161,13 +161,14 @@ def test_three_quarters_of_reid_images_are_erased(monkeypatch):
 
 def test_the_random_crop_moves_by_at_most_the_padding(monkeypatch):
     monkeypatch.setattr(transforms, "ERASING_PROBABILITY", 0)
-    transform = reid_transform((64, 32), train=True)
-    moves = set()
-    for seed in range(300):
-        matrix = transform(np.zeros((64, 32, 3), np.uint8), ReIDLabel(1, 1, ""), np.random.default_rng(seed)).matrix
-        if not is_mirrored(matrix):
-            moves.update(matrix[:, 2].tolist())
-    assert moves == set(range(-10, 11))
+    for size, padding in (((256, 16), 10), ((128, 64), 5)):
+        transform = reid_transform(size, train=True)
+        moves = set()
+        for seed in range(200):
+            matrix = transform(np.zeros((*size, 3), np.uint8), ReIDLabel(1, 1, ""), np.random.default_rng(seed)).matrix
+            if not is_mirrored(matrix):
+                moves.update(matrix[:, 2].tolist())
+        assert moves == set(range(-padding, padding + 1))
 
 
 # attributes

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from unihap.models.decoder import Decoder
-from unihap.models.encoder import Encoder, build_vit
+from unihap.models.encoder import Encoder, build_vit, patch_size
 from unihap.models.interpreter import Interpreter
 from unihap.models.position import PositionTable, sincos_table, sine_code, token_centres
 from unihap.models.private import Private
@@ -196,6 +196,19 @@ def test_depths_order_the_parameters_of_the_encoder():
     assert depths["blocks.0.norm1.weight"] == 1
     assert depths["blocks.1.mlp.fc2.bias"] == 2
     assert depths["norm.weight"] == depths["position.table"] == 3
+
+
+@pytest.mark.parametrize(("name", "side"), [("vit_micro_patch8", 8), ("vit_pico_patch16", 16)])
+def test_an_encoder_has_a_cell_per_patch(name, side):
+    assert patch_size(name) == side
+    encoder = Encoder(name, (4, 4), 0.0)
+    assert encoder(torch.zeros(1, 3, 2 * side, side + 1)).shape == (1, encoder.width, 2, 2)
+
+
+def test_timm_s_names_have_their_patches():
+    assert patch_size("vit_small_patch8_224") == 8
+    with pytest.raises(ValueError, match="unknown encoder 'vit_minute'"):
+        patch_size("vit_minute")
 
 
 def test_any_plain_timm_vit_serves_as_encoder():

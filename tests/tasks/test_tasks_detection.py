@@ -101,6 +101,9 @@ def test_an_input_that_is_no_whole_number_of_patches_was_padded_inside_the_model
     batch = Batch("pedestrian_detection", images, None, Target(), [record], matrix, [(33, 16)])
     (result,) = decode(Prediction(logit=torch.zeros(1, 1), box=torch.tensor([[[0.5, 0.5, 0.5, 0.5]]])), batch)
     np.testing.assert_allclose(result["boxes"], [[4, 12, 12, 36]], atol=1e-6)
+    prediction = Prediction(logit=torch.zeros(1, 1), box=torch.tensor([[[0.5, 0.5, 0.5, 0.5]]]))
+    (result,) = decode(prediction, batch, patch_size=8)  # patches of 8: the model sees 40 x 16
+    np.testing.assert_allclose(result["boxes"], [[4, 10, 12, 30]], atol=1e-6)
 
 
 def test_boxes_come_best_first_with_their_scores():

@@ -107,6 +107,13 @@ def test_the_mirrored_prediction_of_a_mirrored_person_is_that_of_the_person():
     torch.testing.assert_close(turned.heatmap, plain, atol=1e-5, rtol=0)
 
 
+def test_the_map_has_four_cells_along_every_patch():
+    small = pose_task("coco_pose", replace(OPTIONS, input_size=(32, 24), patch_size=8), skeleton="coco")
+    assert small.encode(PoseLabel(np.zeros((17, 3)), BOX, 1), (32, 24))["heatmap"].shape == (17, 16, 12)
+    with pytest.raises(ValueError, match=r"INPUT_SIZE \[40, 24\] is not whole patches of 16 pixels"):
+        pose_task("coco_pose", replace(OPTIONS, input_size=(40, 24)), skeleton="coco")
+
+
 def test_a_batch_counts_as_one_item_and_the_map_has_stride_four():
     assert TASK.count_items(target()) == 1
     small = pose_task("coco_pose", replace(OPTIONS, input_size=(64, 48)), skeleton="coco")

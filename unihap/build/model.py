@@ -12,6 +12,7 @@ from unihap.engine.checkpoint import load_into, read_weights
 from unihap.engine.groups import TaskPlan, TaskShare, describe, make_plan
 from unihap.engine.parts import SHARED_PARTS, part_of
 from unihap.lookup import lookup
+from unihap.models.encoder import patch_size
 from unihap.models.unihap import Architecture, UniHAP
 from unihap.tasks import TASKS, Task, TaskOptions
 
@@ -50,6 +51,7 @@ def build_task(cfg: CfgNode, name: str) -> Task:
     """
     options = TaskOptions(
         input_size=tuple(task_block(cfg, name).INPUT_SIZE),
+        patch_size=patch_size(cfg.MODEL.ENCODER.NAME),
         loss_weights={
             "reid": {"identity": cfg.LOSS.REID.IDENTITY, "triplet": cfg.LOSS.REID.TRIPLET},
             "attributes": {"probability": cfg.LOSS.ATTRIBUTES.PROBABILITY},

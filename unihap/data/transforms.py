@@ -54,7 +54,9 @@ class Transform(Protocol):
         """Transforms (H, W, 3) uint8 and its label in source pixels with random numbers of ``rng``."""
 
 
-PADDING = 10  # black pixels around ReID and attribute images before their random crop
+# Black border of ReID and attribute images before their random crop, by rows of the input: the release's 10 pixels at
+# its 256 rows, and as large a shift of the person at others.
+PADDING = 10 / 256
 ERASING_PROBABILITY = 0.75
 ERASING_AREA = (0.02, 0.4)
 ERASING_ASPECT = (0.3, 1 / 0.3)  # height / width
@@ -93,7 +95,7 @@ def _shake(size: Size, flip_alone: bool) -> A.Compose:
         return _compose(A.HorizontalFlip(p=0.5))
     return _compose(
         A.HorizontalFlip(p=0.5),
-        A.Pad(PADDING, border_mode=cv2.BORDER_CONSTANT, fill=0),
+        A.Pad(round(PADDING * size[0]), border_mode=cv2.BORDER_CONSTANT, fill=0),
         A.RandomCrop(*size),
     )
 
@@ -129,7 +131,7 @@ def _reid(
 
 
 def reid_transform(size: Size = (256, 128), *, train: bool, flip_alone: bool = False) -> Transform:
-    """Resize; in training flip, pad by 10, random crop and random erasing.
+    """Resize; in training flip, pad (by 10 pixels where the input has 256 rows), random crop and random erasing.
 
     Args:
         size: (height, width) of the network input; the aspect of the image is not kept.
@@ -163,7 +165,7 @@ def _attributes(
 def attributes_transform(
     size: Size = (256, 192), *, train: bool, flip_alone: bool = False, mirror: Sequence[tuple[int, int]] = ()
 ) -> Transform:
-    """Resize; in training flip, pad by 10 and random crop.
+    """Resize; in training flip, pad (by 10 pixels where the input has 256 rows) and random crop.
 
     Args:
         size: (height, width) of the network input; the aspect of the image is not kept.

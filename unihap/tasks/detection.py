@@ -1,6 +1,7 @@
 """Pedestrian detection: anchored queries, read as a person probability and a box each."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -23,8 +24,6 @@ from unihap.structures import (
     Unit,
 )
 from unihap.tasks.task import Criterion, Result, Row, Statistics, Task, TaskOptions
-
-STRIDE = 16  # padded sides are whole patches, so that box fractions and token positions share one frame
 
 
 class DetectionCriterion(Criterion):
@@ -74,11 +73,14 @@ def encode(label: DetectionLabel, input_size: tuple[int, int]) -> dict[str, Tens
     }
 
 
-def decode(prediction: Prediction, batch: Batch) -> list[Result]:
-    """Every query's box in source pixels and its score, best first; no non-maximum suppression."""
+def decode(prediction: Prediction, batch: Batch, patch_size: int = 16) -> list[Result]:
+    """Every query's box in source pixels and its score, best first; no non-maximum suppression.
+
+    Boxes are fractions of the batch padded to whole patches: token positions have the same frame.
+    """
     assert prediction.logit is not None
     assert prediction.box is not None
-    height, width = (-(-side // STRIDE) * STRIDE for side in batch.images.shape[-2:])
+    height, width = (-(-side // patch_size) * patch_size for side in batch.images.shape[-2:])
     pixels = box_convert(prediction.box.double(), "cxcywh", "xyxy") * torch.tensor(
         [width, height, width, height], device=prediction.box.device
     )
@@ -151,9 +153,9 @@ def detection_task(
         statistics=lambda dataset: Statistics(),
         criterion=lambda known, width: DetectionCriterion(weights["class"], weights["l1"], weights["giou"]),
         count_items=lambda target: sum(len(boxes) for boxes in cast(list[Tensor], target.box)),
-        decode=decode,
+        decode=partial(decode, patch_size=options.patch_size),
         evaluator=DetectionEvaluator(options.detection_score),
         main_metric="AP",
         input_size=(short, long),
-        pad_multiple=STRIDE,
+        pad_multiple=options.patch_size,
     )

@@ -18,8 +18,6 @@ from unihap.losses.probability import weighted_bce
 from unihap.structures import Batch, Dataset, ParsingLabel, Prediction, Record, Supervision, Target, TaskSpec, Unit
 from unihap.tasks.task import Criterion, Result, Statistics, Task, TaskOptions, ratio_tensor
 
-STRIDE = 4  # input pixels per mask cell
-
 
 class ParsingCriterion(Criterion):
     """Weighted presence of every class, and point-wise BCE and dice of the masks of present ones (UniHCP Eq. 12).

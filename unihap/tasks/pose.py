@@ -18,7 +18,7 @@ from unihap.structures import Batch, Dataset, PoseLabel, Prediction, Record, Sup
 from unihap.tasks.heatmap import HeatmapCodec
 from unihap.tasks.task import Criterion, Result, Row, Statistics, Task, TaskOptions, ratio_tensor
 
-STRIDE = 4  # input pixels per heatmap cell
+CELLS_PER_PATCH = 4  # heatmap cells along a side of a patch: the interpreter upsamples so much
 
 
 class PoseCriterion(Criterion):
@@ -134,10 +134,17 @@ def pose_task(
     test_datasets: tuple[str, ...] = (),
     main_metric: str = "AP",
 ) -> Task:
-    """A pose task for one set of keypoints, a key of ``SKELETONS``."""
+    """A pose task for one set of keypoints, a key of ``SKELETONS``.
+
+    Raises:
+        ValueError: the input is not whole patches.
+    """
     body = SKELETONS[skeleton]
     height, width = size = options.size((256, 192))
-    codec = HeatmapCodec(size, (height // STRIDE, width // STRIDE))
+    patch = options.patch_size
+    if height % patch or width % patch:
+        raise ValueError(f"TASKS.{name}.INPUT_SIZE {list(size)} is not whole patches of {patch} pixels")
+    codec = HeatmapCodec(size, (height // patch * CELLS_PER_PATCH, width // patch * CELLS_PER_PATCH))
     num_keypoints = len(body.names)
     order = torch.as_tensor(mirror_order(num_keypoints, body.mirror))
 

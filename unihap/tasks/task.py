@@ -21,6 +21,7 @@ class TaskOptions:
     Attributes:
         input_size: (height, width) of the network input; for detection (short side, longest long side); () takes the
             task's own.
+        patch_size: side of the encoder's patches, pixels.
         loss_weights: weight of every loss term, by kind of task and term.
         num_feature_queries: queries of a ReID task.
         num_patterns: content queries of a detection task.
@@ -34,6 +35,7 @@ class TaskOptions:
     """
 
     input_size: tuple[int, ...] = ()
+    patch_size: int = 16
     loss_weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     num_feature_queries: int = 6
     num_patterns: int = 3
