@@ -8,7 +8,7 @@ Examples:
     python tools/update_model_zoo.py --check
   add a run, a ladder (run_ladder.py) or a few-shot comparison (run_few_shot.py) and write MODEL_ZOO.md
     python tools/update_model_zoo.py --add output/joint_cpu --name quickstart --section rendered_a \
-        --config configs/quick/joint_cpu.yaml --command "make quickstart" --time "13 min 2 s"
+        --config configs/quick/joint_cpu.yaml --command "make quickstart" --time "14 min 16 s"
 
 model_zoo/README.md explains the files.
 Exit status: 0 done, 1 stale (--check), 2 bad arguments, a bad record or an incomplete run.
