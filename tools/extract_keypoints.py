@@ -19,7 +19,6 @@ import os
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations asks the network for its version otherwise
 
 import argparse
-import hashlib
 import logging
 import sys
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from pathlib import Path
 
 import torch
 
-from unihap.checkpoints.files import WEIGHTS
+from unihap.checkpoints.files import WEIGHTS, sha256
 from unihap.command_line import OneLineParser
 from unihap.data.catalog import dataset_root
 from unihap.data.keypoint_index import PRECISIONS, convert_legacy, write_index
@@ -41,6 +40,7 @@ from unihap.lookup import lookup
 from unihap.tasks import TASKS, TaskOptions
 
 DEFAULT_TASK = "coco_pose"
+DIGITS = 12  # of a checksum in the index, where it names the detector
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -93,15 +93,6 @@ def check(options: argparse.Namespace) -> None:
         raise ValueError(f"--input-size must be two sizes in pixels, got {options.input_size}")
 
 
-def digest(path: Path) -> str:
-    """The first 12 digits of a file's SHA-256."""
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(2**20):
-            found.update(chunk)
-    return found.hexdigest()[:12]
-
-
 def task_detector(options: argparse.Namespace) -> Detector:
     """A pose task of a checkpoint of ours.
 
@@ -115,11 +106,12 @@ def task_detector(options: argparse.Namespace) -> Detector:
         raise ValueError(
             f"task {options.task} does not predict COCO's keypoints, which the index holds; use {DEFAULT_TASK}"
         )
-    task = make(options.task, TaskOptions(input_size=tuple(options.input_size or ())))
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = load_model(options.weights).to(device)
+    size = tuple(options.input_size or ())
+    task = make(options.task, TaskOptions(input_size=size, patch_size=model.shared.encoder.stride))
     file = options.weights / WEIGHTS if options.weights.is_dir() else options.weights
-    source = f"{options.task} of {file.name}, sha256 {digest(file)}{', flipped' if options.flip else ''}"
+    source = f"{options.task} of {file.name}, sha256 {sha256(file)[:DIGITS]}{', flipped' if options.flip else ''}"
     return TaskDetector(model, task, flip=options.flip, source=source)
 
 
@@ -133,7 +125,7 @@ def onnx_detector(options: argparse.Namespace) -> Detector:
     """
     session = open_session(options.onnx)
     size = (options.input_size[0], options.input_size[1]) if options.input_size else None
-    source = f"{options.onnx.name}, sha256 {digest(options.onnx)}"
+    source = f"{options.onnx.name}, sha256 {sha256(options.onnx)[:DIGITS]}"
     return OnnxDetector(session, name=options.onnx.name, source=source, input_size=size)
 
 

@@ -39,17 +39,20 @@ def index_of(folder):
     return read_index(folder / "keypoints.npz")
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A checkpoint of a tiny random model with two tasks."""
+def save_model(folder, encoder):
+    """A checkpoint of a tiny random model with two tasks; returns its folder."""
     torch.manual_seed(0)
-    architecture = Architecture("vit_pico_patch16", (4, 4), 0.0, 32, 2, 2, 32)
+    architecture = Architecture(encoder, (4, 4), 0.0, 32, 2, 2, 32)
     tasks = {"coco_pose": TASK, "h36m_pose": TASKS["h36m_pose"]("h36m_pose", TaskOptions())}
     model = architecture.make([task.spec for task in tasks.values()])
     cards = {name: {"kind": task.kind, "spec": spec_to_json(task.spec)} for name, task in tasks.items()}
-    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
-    save_weights(path, model.state_dict(), base_card(architecture, cards))
-    return path.parent
+    save_weights(folder / "weights.safetensors", model.state_dict(), base_card(architecture, cards))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("weights"), "vit_pico_patch16")
 
 
 @pytest.fixture
@@ -87,6 +90,19 @@ def test_keypoints_are_those_of_the_tasks_evaluation_with_the_whole_crop_as_the_
         samples = TaskDataset(dataset, TASK.transform(train=False), encode_nothing, seed=0)
         (result,) = predict_batch(model, TASK, collate("coco_pose", [samples[0]]), False, None)
         np.testing.assert_allclose(found, result["keypoints"], rtol=1e-4, atol=1e-3)
+
+
+def test_the_patches_are_those_of_the_checkpoint(folder, tmp_path):
+    (tmp_path / "model").mkdir()
+    model = save_model(tmp_path / "model", "vit_micro_patch8")
+    words = ["--weights", str(model), "--input-size", *map(str, SIZE)]
+    detector = extract_keypoints.task_detector(extract_keypoints.parse([str(folder), *words]))
+    assert detector.task.encode(PoseLabel(np.zeros((17, 3)), np.array([0.0, 0, 9, 9]), 0), SIZE)["heatmap"].shape == (
+        17,
+        *(side // 8 * 4 for side in SIZE),
+    )
+    assert by_weights(folder, model) == 0
+    assert len(index_of(folder).names) == len(NAMES)
 
 
 def test_what_the_index_has_is_left_alone(folder, weights, capsys):

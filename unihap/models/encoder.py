@@ -21,8 +21,8 @@ from unihap.models.prompts import prompted_block
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 
-# Sizes by short name; any other name is looked up in timm's register of models.  At a fraction of the paper's pixels
-# patches of 8 keep the paper's number of tokens; 16 x 16 pixels into 96 channels would lose what little there is.
+# Sizes by short name; any other name is looked up in timm's register of models.  With 96 channels,
+# patches of 8 on half of the pixels per side learn faster than patches of 16, from as many tokens.
 ENCODERS: Mapping[str, dict[str, int]] = {
     "vit_pico_patch16": {"embed_dim": 64, "depth": 2, "num_heads": 2},  # for tests
     "vit_micro_patch8": {"patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3},  # for minutes on a CPU
@@ -86,7 +86,7 @@ def _not_plain(vit: nn.Module) -> str:
 
 
 class Encoder(nn.Module):
-    """Images to a feature map of one cell per patch (stride 16 but for the encoders named otherwise).
+    """Images to a feature map of one cell per patch (stride 16 unless the name says otherwise).
 
     Args:
         name: a key of ``ENCODERS`` or any plain timm ViT.

@@ -26,7 +26,7 @@ class Interpreter(nn.Module):
         self.to_logit = nn.Linear(width, 1)
         self.to_kernel = MLP(width, [width, width, width])
         self.to_box = MLP(width, [width, width, 4])
-        # Stride 16 to stride 4 in two transposed convolutions.
+        # Four cells along every patch (stride 16 to stride 4) in two transposed convolutions.
         self.upsample = nn.Sequential(
             nn.ConvTranspose2d(encoder_width, encoder_width, kernel_size=2, stride=2),
             LayerNorm2d(encoder_width, eps=1e-6),
