@@ -24,11 +24,11 @@ PER_100_PEOPLE: dict[str, Amount] = {
 PRESETS: dict[str, dict[str, Amount]] = {
     # small enough to travel with a repository: small pictures of the five kinds of task
     "mini": {
-        "market1501": Amount({"train": 100, "test": 40}, (128, 64), images=6),
-        "pa100k": Amount({"train": 1500, "val": 20, "test": 250}, (128, 64)),
-        "lip": Amount({"train": 1000, "val": 140}, (128, 64)),
-        "coco_keypoints": Amount({"train": 900, "val": 140}, (128, 64)),
-        "crowdhuman": Amount({"train": 220, "val": 50}, (160, 256), people=(1, 4)),
+        "market1501": Amount({"train": 100, "test": 40}, (96, 48), images=6),
+        "pa100k": Amount({"train": 1800, "val": 20, "test": 250}, (96, 48)),
+        "lip": Amount({"train": 1400, "val": 140}, (96, 48)),
+        "coco_keypoints": Amount({"train": 1000, "val": 140}, (96, 48)),
+        "crowdhuman": Amount({"train": 900, "val": 80}, (80, 128), people=(1, 4)),
     },
     # crops to pre-train a small encoder on
     "crops": {"luperson": Amount({"train": 6000}, (128, 64))},
