@@ -9,9 +9,10 @@ from fvcore.common.param_scheduler import (
     LinearParamScheduler,
     ParamScheduler,
 )
-from timm.optim import AdafactorBigVision, Muon
+from timm.optim import AdafactorBigVision
 from torch import nn
 
+from unihap.engine.muon import BatchedMuon
 from unihap.engine.parts import part_of
 from unihap.lookup import lookup
 from unihap.models.encoder import Encoder
@@ -142,7 +143,7 @@ def build_optimizer(
         return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), fused=True)
 
     def muon() -> torch.optim.Optimizer:
-        return Muon(
+        return BatchedMuon(
             [part for group in groups for part in _split_hidden(group)],
             lr=lr,
             momentum=0.95,
