@@ -1,11 +1,9 @@
 """What people wear and carry besides clothes: hats, glasses, bags and parcels."""
 
-import functools
-
 import numpy as np
 from scipy.spatial import cKDTree
 
-from unihap.synth.body import Body, Posed, RestBody
+from unihap.synth.body import Body, Posed, RestBody, vertices_of
 from unihap.synth.cloth import clip, shell
 from unihap.synth.hair import Skull
 from unihap.synth.structures import BAG, LIP, Material, Outfit, Pose, Shell
@@ -44,7 +42,7 @@ def held_objects(body: Body, rest: RestBody, posed: Posed, outfit: Outfit, pose:
     shells = []
     if outfit.handbag is not None:
         side = handbag_side(outfit)
-        hand = posed.vertices[_hand(body, side)].mean(axis=0)
+        hand = posed.vertices[vertices_of(body, f"{side}_hand")].mean(axis=0)
         outwards = 1 if side == "left" else -1
         # away from the leg, which a hanging hand touches
         middle = hand + np.array([outwards * 0.05, 0.0, -0.27]) * size
@@ -55,7 +53,7 @@ def held_objects(body: Body, rest: RestBody, posed: Posed, outfit: Outfit, pose:
             low = top + np.array([0, y, 0]) * size
             shells.append(_held(*_rod(low, hand - np.array([0, 0, 0.02]) * size, 0.009 * size), outfit.handbag))
     if pose.carried is not None:
-        left, right = (posed.vertices[_hand(body, side)].mean(axis=0) for side in ("left", "right"))
+        left, right = (posed.vertices[vertices_of(body, f"{side}_hand")].mean(axis=0) for side in ("left", "right"))
         across = left - right
         width = max(float(np.linalg.norm(across)) - 0.05 * size, 0.16 * size)
         across = across / max(float(np.linalg.norm(across)), 1e-6)
@@ -67,10 +65,6 @@ def held_objects(body: Body, rest: RestBody, posed: Posed, outfit: Outfit, pose:
         middle = (left + right) / 2 - 0.06 * size * axes[1]
         shells.append(_held(vertices @ axes + middle, faces, pose.carried))
     return shells
-
-
-def _hand(body: Body, side: str) -> np.ndarray:
-    return np.unique(body.faces[body.segment_of_face == f"{side}_hand"])
 
 
 def _held(vertices: np.ndarray, faces: np.ndarray, material: Material) -> Shell:
@@ -134,7 +128,7 @@ def _glasses(body: Body, rest: RestBody, material: Material) -> Shell:
 
 def _backpack(body: Body, rest: RestBody, material: Material) -> list[Shell]:
     size = rest.height / 1.75
-    torso = _torso(body)
+    torso = vertices_of(body, "torso", "neck")
     top, low = rest.heads[body.bone("clavicle.L"), 2], rest.heads[body.bone("spine04"), 2]
     middle = (top + low) / 2 + 0.02 * size
     back = rest.vertices[torso]
@@ -155,7 +149,7 @@ def _backpack(body: Body, rest: RestBody, material: Material) -> list[Shell]:
 def _shoulder_bag(body: Body, rest: RestBody, material: Material, side: int) -> list[Shell]:
     """A bag at one hip with a strap over the other shoulder."""
     size = rest.height / 1.75
-    torso = _torso(body)
+    torso = vertices_of(body, "torso", "neck")
     hip = rest.heads[body.bone("upperleg01.L")]
     wide = np.abs(rest.vertices[torso][np.abs(rest.vertices[torso, 2] - hip[2]) < 0.05 * size, 0]).max()
     vertices, faces = _box(np.array([0.09, 0.27, 0.21]) * size)
@@ -170,11 +164,6 @@ def _shoulder_bag(body: Body, rest: RestBody, material: Material, side: int) -> 
     start = np.array([side * (wide + OVER_CLOTH), 0.02 * size, low])
     path = np.array([start, *front, _top(rest, torso, shoulder), *back, start])
     return [bag, _strap(body, rest, path, np.array([0.75, 0.0, 0.66 * side]), material)]
-
-
-@functools.lru_cache(maxsize=1)
-def _torso(body: Body) -> np.ndarray:
-    return np.unique(body.faces[np.isin(body.segment_of_face, ["torso", "neck"])])
 
 
 def _over(rest: RestBody, torso: np.ndarray, x: float, z: float, side: int) -> np.ndarray:
@@ -197,7 +186,7 @@ def _strap(body: Body, rest: RestBody, path: np.ndarray, across: np.ndarray, mat
     """A band along a path, rigged like the skin that it lies on."""
     half = across / np.linalg.norm(across) * STRAP * rest.height / 1.75
     outer = np.stack([path - half, path + half], axis=1)
-    torso = _torso(body)
+    torso = vertices_of(body, "torso", "neck")
     nearest = torso[cKDTree(rest.vertices[torso]).query(outer)[1]]
     inwards = rest.vertices[nearest] - outer
     inner = outer + STRAP_DEPTH * inwards / np.linalg.norm(inwards, axis=-1, keepdims=True)

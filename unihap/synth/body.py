@@ -4,6 +4,7 @@
 axes of the body at rest, relative to the parent bone, so that the same numbers give the same pose to every shape.
 """
 
+import functools
 import logging
 import os
 from collections import OrderedDict
@@ -196,16 +197,30 @@ def skin(vertices: np.ndarray, weights: np.ndarray, transforms: np.ndarray) -> n
     Returns:
         (V, 3) float32.
     """
-    blend = (weights.astype(np.float32) @ transforms[:, :3].reshape(len(transforms), 12)).reshape(-1, 3, 4)
+    blend = (weights.astype(np.float32, copy=False) @ transforms[:, :3].reshape(len(transforms), 12)).reshape(-1, 3, 4)
     return np.einsum("vij,vj->vi", blend[:, :, :3], vertices).astype(np.float32) + blend[:, :, 3]
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Unit normals of vertices: means of the faces around them, by area.  (V, 3) float32; 0 for unused vertices."""
-    corners = vertices[faces]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    total = np.stack([np.bincount(faces.ravel(), np.repeat(normals[:, i], 3), len(vertices)) for i in range(3)], axis=1)
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    (x1, y1, z1), (x2, y2, z2) = (b - a).T, (c - a).T
+    normals = (y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2)  # twice as fast as np.cross
+    corners = faces.ravel().astype(np.intp)
+    total = np.stack([np.bincount(corners, np.repeat(along, 3), len(vertices)) for along in normals], axis=1)
     return (total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=16)
+def faces_of(body: Body, *segments: str) -> np.ndarray:
+    """Numbers of the faces of some segments, see ``Body.segment_of_face``; rising."""
+    return np.flatnonzero(np.isin(body.segment_of_face, segments))
+
+
+@functools.lru_cache(maxsize=16)
+def vertices_of(body: Body, *segments: str) -> np.ndarray:
+    """Numbers of the vertices of the faces of some segments; rising."""
+    return np.unique(body.faces[faces_of(body, *segments)])
 
 
 def _part(segment: str) -> int:

@@ -63,13 +63,29 @@ def clip(faces: np.ndarray, field: np.ndarray) -> Clip:
             np.stack([c, two[:, 2], d], axis=1),
         ]
     )
-    used, kept = np.unique(kept, return_inverse=True)
+    used, kept = compacted(kept, size + len(keys))
     inner, outer = keys // size, keys % size
     step = (field[inner] / (field[inner] - field[outer])).astype(np.float32)
     first = np.concatenate([np.arange(size), inner])[used]
     second = np.concatenate([np.arange(size), outer])[used]
     fraction = np.concatenate([np.zeros(size, np.float32), step])[used]
-    return Clip(kept.reshape(-1, 3).astype(np.int32), first, second, fraction)
+    return Clip(kept, first, second, fraction)
+
+
+def compacted(faces: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The vertices that faces use, and the faces with the numbers of these: ``np.unique`` without sorting.
+
+    Args:
+        faces: (F, 3).
+        size: number of vertices.
+
+    Returns:
+        (N,) int64 in rising order, and (F, 3) int32.
+    """
+    used = np.zeros(size, dtype=bool)
+    used[faces] = True
+    numbers = np.cumsum(used, dtype=np.int32) - np.int32(1)
+    return np.flatnonzero(used), numbers[faces]
 
 
 def with_hems(
@@ -92,9 +108,11 @@ def with_hems(
         Vertices, faces and weights with the strip.
     """
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).astype(np.int64)
+    # Edges of one face alone, in the order of their ends.  Keys with the number of their edge in the last digits sort
+    # several times faster than ``np.unique`` finds out where it met them.
     keys = np.sort(edges, axis=1) @ np.array([len(vertices), 1])
-    _, where, count = np.unique(keys, return_index=True, return_counts=True)
-    border = edges[where[count == 1]]
+    keys, where = np.divmod(np.sort(keys * len(keys) + np.arange(len(keys))), len(keys))
+    border = edges[where[(np.diff(keys, prepend=-1) != 0) & (np.diff(keys, append=-1) != 0)]]
     if sewn is not None:
         border = border[~sewn[border].all(axis=1)]
     rim, links = np.unique(border, return_inverse=True)

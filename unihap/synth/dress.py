@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from unihap.synth.accessories import held_objects, worn_shells
 from unihap.synth.body import Body, RestBody, skin
+from unihap.synth.cloth import compacted
 from unihap.synth.garments import outfit_shells
 from unihap.synth.hair import face_shells, hair_shells
 from unihap.synth.structures import Figure, Mesh, Person, Pose, Shell
@@ -90,10 +91,10 @@ def _dressed(body: Body, person: Person) -> Dressed:
     shown = np.ones(len(body.faces), dtype=bool)
     for shell in shells:
         shown[shell.covers] = False
-    seen, faces = np.unique(body.faces[shown], return_inverse=True)
+    seen, faces = compacted(body.faces[shown], len(rest.vertices))
     mesh = Mesh(
         vertices=rest.vertices[seen],
-        faces=faces.reshape(-1, 3).astype(np.int32),
+        faces=faces,
         part=body.part_of_face[shown],
         material=np.zeros(shown.sum(), dtype=np.uint8),
         surface=rest.vertices[seen],

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix, diags
 
 from unihap.synth.body import Body, RestBody, vertex_normals
+from unihap.synth.cloth import compacted
 
 ADULT = 1.8  # metres; lengths of garments are given for this height
 ARM = ("upperarm01", "lowerarm01", "wrist")
@@ -53,8 +54,7 @@ def pattern(body: Body) -> Pattern:
         touched[body.faces[kept]] = True
         kept |= touched[body.faces].any(axis=1)
     numbers = np.flatnonzero(kept)
-    vertices, faces = np.unique(body.faces[numbers], return_inverse=True)
-    faces = faces.reshape(-1, 3).astype(np.int32)
+    vertices, faces = compacted(body.faces[numbers], len(body.weights))
     weights, averaging = body.weights[vertices], _averaging(faces, len(vertices))
     arm = limb_weights(body, ("upperarm", "lowerarm", "wrist", "finger", "metacarpal", "shoulder"))[vertices]
     shin = [i for i, name in enumerate(body.bones) if name.startswith(("lowerleg", "foot", "toe"))]

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 from scipy.ndimage import uniform_filter1d
 
-from unihap.synth.body import Body, RestBody
+from unihap.synth.body import Body, RestBody, faces_of, vertices_of
 from unihap.synth.cloth import clip, shell
 from unihap.synth.structures import LIP, Hair, Material, Shell
 
@@ -39,8 +39,8 @@ class Skull:
 
     def __init__(self, body: Body, rest: RestBody) -> None:
         self.origin = (rest.heads[body.bone("eye.L")] + rest.heads[body.bone("eye.R")]) / 2
-        self.faces = np.flatnonzero(np.isin(body.segment_of_face, ["head", "neck"]))
-        self.size = float(rest.vertices[np.unique(body.faces[self.faces]), 2].max() - self.origin[2])
+        self.faces = faces_of(body, "head", "neck")
+        self.size = float(rest.vertices[vertices_of(body, "head", "neck"), 2].max() - self.origin[2])
 
     def of(self, points: np.ndarray) -> np.ndarray:
         """(..., 3) metres at rest to skulls."""
@@ -86,8 +86,7 @@ def hair_shells(body: Body, rest: RestBody, hair: Hair, hat: bool) -> list[Shell
 def face_shells(body: Body, rest: RestBody, hair_colour: tuple[float, float, float]) -> list[Shell]:
     """Eyes, eyebrows and lips, so that a face differs from the back of a bald head even when it is small."""
     skull = Skull(body, rest)
-    eyes = np.flatnonzero(body.segment_of_face == "eye")
-    shells = [_lifted(body, rest, eyes, None, 0.0015, Material((0.02, 0.016, 0.014), gloss=0.5))]
+    shells = [_lifted(body, rest, faces_of(body, "eye"), None, 0.0015, Material((0.02, 0.016, 0.014), gloss=0.5))]
     place = skull.of(rest.vertices)
     x, y, z = np.abs(place[:, 0]), place[:, 1], place[:, 2]
     brows = np.minimum(0.045 - np.abs(z - 0.235 + 0.35 * np.maximum(x - 0.3, 0) ** 2), 0.2 - np.abs(x - 0.32))
@@ -153,8 +152,9 @@ def _curtain(body: Body, rest: RestBody, skull: Skull, length: float, thickness:
 
 def _outside_of_the_back(body: Body, rest: RestBody, points: np.ndarray) -> np.ndarray:
     """Points moved backwards until they are behind neck, shoulders and back."""
-    trunk = np.unique(body.faces[np.isin(body.segment_of_face, ["torso", "neck", "left_arm", "right_arm"])])
-    skin = rest.vertices[trunk]
+    skin = rest.vertices[vertices_of(body, "torso", "neck", "left_arm", "right_arm")]
+    low, high = points.min(axis=0) - 0.035, points.max(axis=0) + 0.035
+    skin = skin[((skin > low) & (skin < high))[:, [0, 2]].all(axis=1)]  # the rest is near no point
     points = points.copy()
     near = (np.abs(skin[:, 0] - points[:, :1]) < 0.035) & (np.abs(skin[:, 2] - points[:, 2:]) < 0.035)
     points[:, 1] = np.maximum(points[:, 1], np.where(near, skin[:, 1] + OFF_THE_BACK, -np.inf).max(axis=1))
@@ -197,7 +197,6 @@ def _cut(
     """The faces on which a field is positive, moved to ``vertices``."""
     cut = clip(body.faces[faces], field)
     share = cut.fraction[:, None]
-    used, compact = np.unique(cut.faces, return_inverse=True)
     points = (1 - share) * vertices[cut.first] + share * vertices[cut.second]
     weights = (1 - share) * body.weights[cut.first] + share * body.weights[cut.second]
-    return shell(points[used], compact.reshape(-1, 3), weights[used], part, material, np.zeros(0, np.int64))
+    return shell(points, cut.faces, weights, part, material, np.zeros(0, np.int64))
