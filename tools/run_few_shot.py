@@ -5,7 +5,7 @@ The protocol of UniHCP's Table 9: one picture for every class, several draws, me
 
 Examples:
   prompt tuning, fine-tuning and a linear probe on rendered people of domain b, ten draws each
-    python tools/run_few_shot.py --weights output/joint_cpu/checkpoints/iteration_00001680 --out output/few_shot
+    python tools/run_few_shot.py --weights output/joint_cpu/checkpoints/iteration_00001700 --out output/few_shot
   one task, two methods, five pictures per class
     python tools/run_few_shot.py --weights W --out output/five --tasks synth_b_pose --methods prompt,finetune \
         TASKS.synth_b_pose.SHOTS 5

@@ -107,6 +107,14 @@ def test_no_warmup_is_a_cosine_from_the_start():
     assert [rate(x) for x in (0.0, 0.5)] == pytest.approx([1.0, 0.5])
 
 
+def test_a_linear_decay_by_hand():
+    """A fifth warms up from a tenth; halfway through the rest half of the rate is left."""
+    rate = schedule(warmup_start=0.1, warmup=0.2, decay="linear")
+    assert [rate(x) for x in (0.0, 0.1, 0.2, 0.6, 0.9)] == pytest.approx([0.1, 0.55, 1.0, 0.5, 0.125])
+    with pytest.raises(ValueError, match=r"SOLVER\.DECAY.*'linea'.*linear"):
+        schedule(warmup_start=0.1, warmup=0.2, decay="linea")
+
+
 def test_a_warmup_as_long_as_the_run_is_refused():
     with pytest.raises(ValueError, match=r"SOLVER\.WARMUP_ITERATIONS must be less than MAX_ITERATIONS"):
         schedule(warmup_start=0.01, warmup=1.5)

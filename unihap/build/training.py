@@ -166,7 +166,9 @@ def build_run(
         groups=groups,
         optimizer=optimizer,
         schedule=schedule(
-            warmup_start=solver.WARMUP_LR / solver.BASE_LR, warmup=solver.WARMUP_ITERATIONS / solver.MAX_ITERATIONS
+            warmup_start=solver.WARMUP_LR / solver.BASE_LR,
+            warmup=solver.WARMUP_ITERATIONS / solver.MAX_ITERATIONS,
+            decay=solver.DECAY,
         ),
         base_lr=solver.BASE_LR,
         first_iteration=first,

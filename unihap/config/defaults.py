@@ -107,6 +107,8 @@ _C.SOLVER.WARMUP_LR = 1e-5
 _C.SOLVER.WARMUP_ITERATIONS = 1500
 # Iterations of the whole run
 _C.SOLVER.MAX_ITERATIONS = 104816
+# cosine | linear: how the rate falls to zero after the warm-up
+_C.SOLVER.DECAY = "cosine"
 # Decoupled weight decay
 _C.SOLVER.WEIGHT_DECAY = 0.05
 # Decay of the first moment

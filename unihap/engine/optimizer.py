@@ -179,25 +179,27 @@ def _is_double(groups: list[dict[str, object]]) -> bool:
     return parameters[0].dtype == torch.float64
 
 
-def schedule(*, warmup_start: float, warmup: float) -> ParamScheduler:
-    """Linear warm-up, then half a cosine to zero, as a multiplier of the base rate by progress in [0, 1).
+def schedule(*, warmup_start: float, warmup: float, decay: str = "cosine") -> ParamScheduler:
+    """Linear warm-up, then a decay to zero, as a multiplier of the base rate by progress in [0, 1).
 
     Args:
         warmup_start: multiplier at progress 0.
         warmup: share of the run that warms up.
+        decay: ``cosine``, half of one, or ``linear``.
 
     Raises:
-        ValueError: the warm-up is as long as the run.
+        ValueError: the warm-up is as long as the run, or an unknown decay.
     """
-    cosine = CosineParamScheduler(1.0, 0.0)
+    kinds = {"cosine": CosineParamScheduler, "linear": LinearParamScheduler}
+    falling = lookup(kinds, decay, "SOLVER.DECAY")(1.0, 0.0)
     if warmup == 0:
-        return cosine
+        return falling
     if not 0 < warmup < 1:
         raise ValueError(
             f"the warm-up takes {warmup:.3g} of the run; SOLVER.WARMUP_ITERATIONS must be less than MAX_ITERATIONS"
         )
     return CompositeParamScheduler(
-        [LinearParamScheduler(warmup_start, 1.0), cosine],
+        [LinearParamScheduler(warmup_start, 1.0), falling],
         lengths=[warmup, 1 - warmup],
         interval_scaling=["rescaled", "rescaled"],
     )
