@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unihap.synth.body import Body, RestBody, skin, vertex_normals
-from unihap.synth.cloth import clip, with_hems
+from unihap.synth.cloth import clip, compacted, with_hems
 from unihap.synth.footwear import SOLE
 from unihap.synth.garments import outfit_shells
 from unihap.synth.structures import LIP, Garment, Material, Outfit, Shell
@@ -83,6 +83,14 @@ def test_a_mesh_entirely_inside_or_outside_is_kept_or_gone():
     faces = np.array([[0, 1, 2]])
     assert clip(faces, np.ones(3)).faces.tolist() == [[0, 1, 2]]
     assert len(clip(faces, -np.ones(3)).faces) == 0
+
+
+def test_compacting_numbers_the_used_vertices_in_their_order():
+    used, faces = compacted(np.array([[7, 2, 5], [5, 2, 9]]), 11)
+    assert used.tolist() == [2, 5, 7, 9]
+    assert faces.tolist() == [[2, 0, 1], [1, 0, 3]]
+    assert faces.dtype == np.int32
+    assert [len(part) for part in compacted(np.zeros((0, 3), np.int32), 4)] == [0, 0]
 
 
 def test_hems_fold_inwards_at_open_edges_but_not_at_seams():
