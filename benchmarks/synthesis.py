@@ -21,7 +21,7 @@ from unihap.synth.amounts import amounts
 from unihap.synth.generate import generate
 from unihap.synth.request import Request
 
-CASES = {"market1501": [40, 2], "pa100k": [200, 2, 2]}  # people of six crops, and crops; of train, val and test
+CASES = {"market1501": [100, 2], "pa100k": [500, 2, 2]}  # people of six crops, and crops; of train, val and test
 
 
 def seconds(dataset: str, counts: list[int], size: tuple[int, int], workers: int) -> tuple[int, float]:
