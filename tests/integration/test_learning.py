@@ -12,7 +12,8 @@ import train_net
 TASKS = {
     "general_reid": ("market1501_train", 0.3, "mAP", 90),
     "pa100k_attributes": ("pa100k_train", 0.1, "mA", 75),
-    "coco_pose": ("coco_keypoints_train", 1000.0, "AP", 10),
+    # six small people: AP hangs on fractions of a pixel and is 8 or 10 by the processor; a blind guess has PCK 7.8
+    "coco_pose": ("coco_keypoints_train", 1000.0, "PCK@0.2", 30),
     "lip_parsing": ("lip_train", 1.0, "mIoU", 60),
     "pedestrian_detection": ("crowdhuman_train", 1.0, "AP", 50),
 }
